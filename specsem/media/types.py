@@ -1,0 +1,106 @@
+"""What crosses between the decoder, the scorer and the service. NumPy only: the decoder's child imports this.
+
+Shape letters: T frames of a window, N native crops of a frame, H height, W width, C = 3 colours (RGB).
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Clip", "Coverage", "Limits", "MediaInfo", "SamplePlan", "Window"]
+
+UInt8 = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one file may cost. Judged on decoded data; a header only serves to refuse early."""
+
+    max_bytes: int = 4 * 1024**3
+    max_side: int = 8192
+    min_side: int = 64
+    max_pixels: int = 8192 * 4352
+    max_streams: int = 64
+    max_frames: int = 1_000_000
+    max_duration_s: float = 6 * 3600.0
+    max_fps: float = 1000.0
+    wall_s: float = 30.0
+    """Wall-clock seconds for one file in window mode; ``--thorough`` allows this much per minute of video."""
+    cpu_s: float = 60.0
+    memory_bytes: int = 2 * 1024**3
+    """Address space of a decoder process, beyond what its own code maps."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplePlan:
+    """Which pixels a model wants of a file. Equal plans on equal files give equal pixels."""
+
+    windows: int = 4
+    """K, at most so many windows spread over the file (ignored when ``thorough``)."""
+    frames: int = 8
+    """T, consecutive decoded frames of a window."""
+    crop_side: int = 224
+    """Side of the native-resolution crops in pixels; 0: none. A smaller frame is mirrored up to it."""
+    crops: int = 2
+    """N, crops of each frame, at the same places in all frames of a window."""
+    frame_side: int = 224
+    """Side of the resized whole frame; 0: none."""
+    frame_fit: str = "squash"
+    """``squash``: the whole frame, aspect ratio not kept. ``crop``: short side to ``frame_side``, centre crop."""
+    thorough: bool = False
+    """Scan the whole time line, one window after the other without a gap."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaInfo:
+    """Facts of the file as decoded (as displayed: rotation applied). ``duration_s`` and ``fps`` come from pts."""
+
+    container: str
+    codec: str
+    width: int
+    height: int
+    fps: float | None
+    duration_s: float
+    frames_scored: int = 0
+    pixel_format: str = ""
+    rotation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of the time line was looked at. ``fraction`` is 0..1."""
+
+    analysed_s: float
+    duration_s: float
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """T frames in a row, ready for the model. The arrays are read-only views and may share memory.
+
+    ``crops_TNHWC``: uint8 RGB at native resolution, H = W = ``SamplePlan.crop_side``.
+    ``frames_THWC``: uint8 RGB, the resized whole frame, H = W = ``SamplePlan.frame_side``.
+    ``boxes_N4``: x0, y0, x1, y1 of each crop as fractions of the whole frame (may pass 0..1 where mirrored).
+    """
+
+    start_s: float
+    """pts of the first frame in seconds from the first frame of the file, never negative."""
+    end_s: float
+    """pts of the last frame plus its display time."""
+    crops_TNHWC: UInt8
+    frames_THWC: UInt8
+    boxes_N4: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A decoded file."""
+
+    info: MediaInfo
+    windows: list[Window]
+    coverage: Coverage
+    warnings: list[str] = field(default_factory=list)
+    decode_ms: float = 0.0
