@@ -48,14 +48,14 @@ class SamplePlan:
     frame_side: int = 224
     """Side of the resized whole frame; 0: none."""
     frame_fit: str = "squash"
-    """``squash``: the whole frame, aspect ratio not kept. ``crop``: short side to ``frame_side``, centre crop."""
+    """``squash``: whole frame, aspect ratio not kept. ``crop``: short side to ``frame_side``, centre crop."""
     thorough: bool = False
     """Scan the whole time line, one window after the other without a gap."""
 
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """Facts of the file as decoded (as displayed: rotation applied). ``duration_s`` and ``fps`` come from pts."""
+    """Facts of the file as displayed (rotation applied); ``duration_s`` and ``fps`` come from pts."""
 
     container: str
     codec: str
