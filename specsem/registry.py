@@ -1,0 +1,97 @@
+"""Which models exist: `name` -> config, weights file, sha256, licence, preprocessing. No network, ever.
+
+A model is a folder of ``models/`` with ``model.json`` (this record), ``model.safetensors`` and
+``calibration.json``. The folder travels inside the wheel; ``SPECSEM_MODELS_DIR`` names another.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from specsem.errors import UnknownModel, WeightsCorrupt, WeightsMissing
+
+__all__ = ["DEFAULT_MODEL", "ModelRecord", "get_model", "list_models", "models_dir"]
+
+DEFAULT_MODEL = "specsem-compact"
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """One registered model. ``sha256`` is that of the weights file, empty where none is shipped."""
+
+    name: str
+    version: str
+    licence: str
+    summary: str
+    sha256: str
+    config: dict[str, Any]
+    folder: Path
+
+    @property
+    def weights(self) -> Path:
+        """Where the weights lie, or would lie."""
+        return self.folder / WEIGHTS_FILE
+
+    @property
+    def present(self) -> bool:
+        """Whether the weights are on this machine."""
+        return self.weights.is_file()
+
+    def verified_weights(self) -> Path:
+        """The weights' path after a look at their checksum.
+
+        Raises:
+            WeightsMissing: there is no weights file.
+            WeightsCorrupt: its SHA-256 is not the registered one.
+        """
+        if not self.present:
+            raise WeightsMissing(f"Model {self.name!r} is registered but its weights are not on this machine.")
+        with self.weights.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != self.sha256:
+            raise WeightsCorrupt(
+                f"The weights of {self.name!r} have SHA-256 {found[:12]}…, not {self.sha256[:12]}…."
+            )
+        return self.weights
+
+
+def models_dir() -> Path:
+    """The folder of models: the setting, the wheel's own, or the checkout's."""
+    if configured := os.environ.get("SPECSEM_MODELS_DIR"):
+        return Path(configured)
+    packaged = Path(__file__).parent / "_models"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "models"
+
+
+def list_models() -> list[ModelRecord]:
+    """Every registered model, by name."""
+    return [_read(path.parent) for path in sorted(models_dir().glob("*/model.json"))]
+
+
+def get_model(name: str = DEFAULT_MODEL) -> ModelRecord:
+    """The model of this name.
+
+    Raises:
+        UnknownModel: no such model is registered.
+    """
+    records = {record.name: record for record in list_models()}
+    if name not in records:
+        raise UnknownModel(f"No model is named {name!r}; registered: {', '.join(records) or 'none'}.")
+    return records[name]
+
+
+def _read(folder: Path) -> ModelRecord:
+    fields = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    return ModelRecord(
+        name=fields["name"],
+        version=fields["version"],
+        licence=fields["licence"],
+        summary=fields["summary"],
+        sha256=fields.get("sha256", ""),
+        config=fields["config"],
+        folder=folder,
+    )
