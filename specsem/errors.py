@@ -159,7 +159,8 @@ class Cancelled(SpecSemError):
     code = "cancelled"
 
 
-_MEDIA_BY_CODE: dict[str, type[MediaError]] = {c.code: c for c in (MediaError, *MediaError.__subclasses__())}
+_MEDIA_ERRORS: list[type[MediaError]] = [MediaError, *MediaError.__subclasses__()]
+_MEDIA_BY_CODE = {error.code: error for error in _MEDIA_ERRORS}
 
 
 def media_error(code: str, message: str) -> MediaError:
