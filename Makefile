@@ -1,0 +1,94 @@
+# Needs git, make and Python 3.11 or newer with its venv module. Everything else is fetched, by hash, into
+# .uv/ and .venv/ of this folder; nothing is written to the system's Python or to the user's.
+
+SHELL := /bin/bash -euo pipefail
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The interpreter of .venv (a version range, a version or a path) and the one that fetches uv.
+PYTHON ?= >=3.11,<3.15
+BOOTSTRAP_PYTHON ?= python3
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOCAL_UV := .uv/bin/uv
+UV := $(if $(shell uv --version 2>/dev/null),uv,$(LOCAL_UV))
+UV_READY := $(filter $(LOCAL_UV),$(UV))
+
+# Two environments, one folder: what is locked for running, and a superset of it for developing. Once the
+# larger one is there it serves both, so that `make serve` and `make test` never undo each other's work.
+RUNTIME := $(VENV)/.runtime
+DEV := $(VENV)/.dev
+INSTALLED := $(if $(wildcard $(DEV)),$(DEV),$(RUNTIME))
+
+# What would take another build of torch than the one that is locked, or lead uv or pip elsewhere.
+unexport UV_TORCH_BACKEND VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX PYTHONHOME
+export UV_CUSTOM_COMPILE_COMMAND := make lock
+
+define install
+	$(UV) pip sync --python $(BIN)/python --require-hashes $(1)
+	$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation --offline --quiet --editable .
+	touch $@
+endef
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(INSTALLED) ## Make .venv with what running needs, exactly as locked
+
+.PHONY: setup-dev
+setup-dev: $(DEV) ## Make .venv with what testing needs, exactly as locked
+
+.PHONY: serve
+serve: $(INSTALLED) ## Start the service and its page (ARGS="--port 9000")
+	@exec $(BIN)/specsem serve $(ARGS)
+
+.PHONY: score
+score: $(INSTALLED) ## Score a file or folder: make score VIDEO=clip.mp4
+	@test -n "$${VIDEO:-}" || { echo 'Say which: make score VIDEO=clip.mp4' >&2; exit 2; }
+	@exec $(BIN)/specsem score $(ARGS) -- "$$VIDEO"
+
+.PHONY: test
+test: $(DEV) ## Run the tests (ARGS="-k cli")
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+.PHONY: lint
+lint: $(DEV) ## Check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: bench
+bench: $(DEV) ## Measure throughput and time per stage (ARGS="--json")
+	@exec $(BIN)/specsem bench $(ARGS)
+
+COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	--quiet $(if $(UPGRADE),--upgrade)
+
+.PHONY: lock
+lock: $(UV_READY) ## Lock requirements/*.txt anew (UPGRADE=1 takes newer versions)
+	$(COMPILE) pyproject.toml requirements/build.in --output-file requirements/runtime.txt
+	$(COMPILE) pyproject.toml requirements/build.in --extra dev --constraints requirements/runtime.txt \
+		--output-file requirements/dev.txt
+	$(COMPILE) requirements/uv.in --output-file requirements/uv.txt
+
+.PHONY: clean
+clean: ## Remove all that make made
+	rm -rf .venv .uv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find app specsem tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+$(LOCAL_UV): requirements/uv.txt
+	$(BOOTSTRAP_PYTHON) -m venv --clear .uv
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	touch $@
+
+$(BIN)/python: | $(UV_READY)
+	$(UV) venv --quiet --python '$(PYTHON)' $(VENV)
+
+$(RUNTIME): requirements/runtime.txt pyproject.toml | $(UV_READY) $(BIN)/python
+	$(call install,$<)
+
+$(DEV): requirements/dev.txt pyproject.toml | $(UV_READY) $(BIN)/python
+	$(call install,$<)
