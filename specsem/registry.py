@@ -49,7 +49,7 @@ class ModelRecord:
             WeightsCorrupt: its SHA-256 is not the registered one.
         """
         if not self.present:
-            raise WeightsMissing(f"Model {self.name!r} is registered but its weights are not on this machine.")
+            raise WeightsMissing(f"The weights of {self.name!r} are not on this machine.")
         with self.weights.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != self.sha256:

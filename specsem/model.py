@@ -1,0 +1,284 @@
+"""SpecSemNet: a spectral branch on the high-pass residual, gated layer by layer by a frozen semantic twin.
+
+Source: SpecSem-Net (arXiv 2605.17311). Two shapes of it come from one config:
+
+- ``spectral="tower"``: as published. Both branches are the same CLIP tower on the same resized frame; token
+  by token, layer by layer, the semantic tower gates the spectral one.
+- ``spectral="conv"``: compact. The spectral branch is a small convolutional net on native-resolution crops;
+  each of its stages is gated by the semantic tokens that lie under the crop.
+
+Shape letters: B windows, T frames, N crops of a frame, C colours, H height, W width, L tokens (class token
+first), D width, h and w the sides of a feature map.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from specsem.media import SamplePlan
+from specsem.merging import Merging, MergingKind
+from specsem.semantic import CLIP_MEAN, CLIP_STD, build_tower, embed, freeze, layers
+from specsem.spectral import ConvStage, SpectralStem, high_pass, normalize_residual
+from specsem.temporal import TemporalHead, TemporalKind
+
+__all__ = ["SpecSemConfig", "SpecSemNet", "TowerConfig"]
+
+Pooling = Literal["mean", "mean-std", "cls"]
+
+
+@dataclass(frozen=True, slots=True)
+class TowerConfig:
+    """An open_clip vision transformer. The default is CLIP ViT-B/32."""
+
+    image_size: int = 224
+    patch_size: int = 32
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    output_dim: int = 512
+    quick_gelu: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SpecSemConfig:
+    """Everything that fixes the computation. The defaults are the published architecture."""
+
+    spectral: Literal["tower", "conv"] = "tower"
+    semantic: TowerConfig = TowerConfig()
+    merging: MergingKind = "gate"
+    gate_hidden: int = 384
+    """The paper's stated cost fits 1536 -> 384 -> 768 a token."""
+    gate_bias: float = -4.0
+    frames: int = 8
+    """T."""
+    radius: float = 32.0
+    """In cycles per 224 pixels; see ``spectral.high_pass``."""
+    residual_norm: str = "fixed"
+    temporal_difference: bool = False
+    """Also show the spectral branch R(t) - R(t - 1): a camera's noise is new in each frame."""
+    conv_widths: tuple[int, ...] = (24, 48, 96, 160)
+    """Stem, then one stage each (``spectral="conv"``)."""
+    conv_depths: tuple[int, ...] = (1, 1, 1)
+    pooling: Pooling = "mean"
+    temporal: TemporalKind = "transformer"
+    temporal_width: int = 0
+    """0: the width of the pooled features."""
+    temporal_depth: int = 2
+    temporal_heads: int = 8
+    dropout: float = 0.0
+    crop_side: int = 0
+    crops: int = 1
+    frame_fit: Literal["squash", "crop"] = "crop"
+    windows: int = 4
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "SpecSemConfig":
+        """The config that ``to_dict`` wrote, as read from JSON."""
+        lists = {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
+        return cls(**{**fields, **lists, "semantic": TowerConfig(**fields["semantic"])})
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def plan(self, *, thorough: bool = False) -> SamplePlan:
+        """Which pixels of a file this model wants."""
+        return SamplePlan(
+            windows=self.windows,
+            frames=self.frames,
+            crop_side=self.crop_side,
+            crops=self.crops if self.crop_side else 0,
+            frame_side=self.semantic.image_size,
+            frame_fit=self.frame_fit,
+            thorough=thorough,
+        )
+
+    def variant(self, **changes: Any) -> "SpecSemConfig":
+        """This config with some fields changed: an ablation."""
+        return replace(self, **changes)
+
+
+class SpecSemNet(nn.Module):
+    """Windows in, one logit each out; above 0 speaks for ``generated``. See the module."""
+
+    def __init__(self, config: SpecSemConfig) -> None:
+        super().__init__()
+        self.config = config
+        tower = asdict(config.semantic)
+        quick_gelu = tower.pop("quick_gelu")
+        self.semantic = build_tower(tower, quick_gelu=quick_gelu)
+        freeze(self.semantic)
+
+        sem_width = config.semantic.width
+        if config.spectral == "tower":
+            self.spectral_tower = build_tower(tower, quick_gelu=quick_gelu)
+            self.spectral_tower.ln_post = nn.Identity()  # the head reads tokens: CLIP's own head has no use
+            self.spectral_tower.proj = None
+            widths = [sem_width] * config.semantic.layers
+            self.gating_layers = tuple(range(config.semantic.layers))
+        else:
+            channels = 6 if config.temporal_difference else 3
+            self.stem = SpectralStem(channels, config.conv_widths[0])
+            self.stages = nn.ModuleList(
+                ConvStage(before, after, depth)
+                for before, after, depth in zip(
+                    config.conv_widths, config.conv_widths[1:], config.conv_depths, strict=False
+                )
+            )
+            widths = list(config.conv_widths[1:])
+            self.gating_layers = _spread(config.semantic.layers, len(widths))
+        self.merging = nn.ModuleList(
+            Merging(config.merging, sem_width, width, config.gate_hidden, config.gate_bias)
+            for width in widths
+        )
+        self.pool_norm = nn.LayerNorm(widths[-1] * (2 if config.pooling == "mean-std" else 1))
+        pooled = self.pool_norm.normalized_shape[0]
+        width = config.temporal_width or pooled
+        self.project = nn.Linear(pooled, width) if width != pooled else nn.Identity()
+        self.temporal = TemporalHead(
+            config.temporal,
+            width,
+            depth=config.temporal_depth,
+            heads=config.temporal_heads,
+            frames=config.frames,
+            dropout=config.dropout,
+        )
+        self.drop = nn.Dropout(config.dropout)
+        self.head = nn.Linear(width, 1)
+
+    def train(self, mode: bool = True) -> "SpecSemNet":
+        """The semantic twin stays in evaluation mode."""
+        super().train(mode)
+        self.semantic.eval()
+        return self
+
+    def forward(self, crops_BTNHWC: Tensor, frames_BTHWC: Tensor, boxes_BN4: Tensor) -> Tensor:
+        """uint8 RGB pixels and crop boxes, as ``media.Window`` holds them, to logits (B,)."""
+        logit_B: Tensor = self.head(self.drop(self.features(crops_BTNHWC, frames_BTHWC, boxes_BN4))).squeeze(
+            -1
+        )
+        return logit_B
+
+    def features(self, crops_BTNHWC: Tensor, frames_BTHWC: Tensor, boxes_BN4: Tensor) -> Tensor:
+        """What the last linear layer sees: (B, D)."""
+        if self.config.spectral == "tower":
+            pooled_BTD = self._tower_branch(frames_BTHWC)
+        else:
+            pooled_BTD = self._conv_branch(crops_BTNHWC, frames_BTHWC, boxes_BN4)
+        features_BD: Tensor = self.temporal(self.project(self.pool_norm(pooled_BTD)))
+        return features_BD
+
+    # -- as published ---------------------------------------------------------------------------------------
+
+    def _tower_branch(self, frames_BTHWC: Tensor) -> Tensor:
+        B, T = frames_BTHWC.shape[:2]
+        x_NCHW = _to_unit(frames_BTHWC.flatten(0, 1))  # (B, T, H, W, C) -> (B T, C, H, W), 0..1
+        r_NCHW = normalize_residual(high_pass(x_NCHW, self.config.radius), self.config.residual_norm)
+
+        with torch.no_grad():
+            sem_NLD = embed(self.semantic, _clip_normalize(x_NCHW))
+        spec_NLD = embed(self.spectral_tower, r_NCHW.to(x_NCHW.dtype))
+        for sem_block, spec_block, merge in zip(
+            layers(self.semantic), layers(self.spectral_tower), self.merging, strict=True
+        ):
+            with torch.no_grad():
+                sem_NLD = sem_block(sem_NLD)
+            spec_NLD = merge(sem_NLD, spec_block(spec_NLD))
+
+        match self.config.pooling:
+            case "cls":
+                pooled_ND = spec_NLD[:, 0]
+            case "mean-std":
+                pooled_ND = torch.cat([spec_NLD[:, 1:].mean(1), spec_NLD[:, 1:].std(1)], dim=-1)
+            case _:
+                pooled_ND = spec_NLD[:, 1:].mean(1)
+        return pooled_ND.unflatten(0, (B, T))
+
+    # -- compact --------------------------------------------------------------------------------------------
+
+    def _conv_branch(self, crops_BTNHWC: Tensor, frames_BTHWC: Tensor, boxes_BN4: Tensor) -> Tensor:
+        B, T, N = crops_BTNHWC.shape[:3]
+        r_BTNCHW = self.residual(crops_BTNHWC)
+        x_NCHW = self.stem(r_BTNCHW.flatten(0, 2))  # (B T N, D, h, w)
+        sem_maps = self._semantic_maps(frames_BTHWC) if self.config.merging != "spectral-only" else []
+        for i, (stage, merge) in enumerate(zip(self.stages, self.merging, strict=True)):
+            x_NCHW = stage(x_NCHW)
+            if sem_maps:
+                side = (x_NCHW.shape[-2], x_NCHW.shape[-1])
+                sem_BNhwD = _under_crops(sem_maps[i], boxes_BN4, side)
+                sem_BTNhwD = sem_BNhwD[:, None].expand(B, T, *sem_BNhwD.shape[1:])
+                spec_BTNhwD = x_NCHW.unflatten(0, (B, T, N)).movedim(3, -1)
+                merged_BTNhwD = merge(sem_BTNhwD, spec_BTNhwD)
+                x_NCHW = merged_BTNhwD.movedim(-1, 3).flatten(0, 2)
+
+        x_NDl = x_NCHW.flatten(2)
+        pooled_ND = x_NDl.mean(-1)
+        if self.config.pooling == "mean-std":
+            pooled_ND = torch.cat([pooled_ND, x_NDl.var(-1).add(1e-5).sqrt()], dim=-1)
+        return pooled_ND.unflatten(0, (B, T, N)).mean(2)  # crops of a frame count alike
+
+    def residual(self, crops_BTNHWC: Tensor) -> Tensor:
+        """What the spectral branch sees: (B, T, N, C, H, W), C = 3, or 6 with the temporal difference."""
+        x_BTNCHW = _to_unit(crops_BTNHWC)
+        r_BTNCHW = normalize_residual(high_pass(x_BTNCHW, self.config.radius), self.config.residual_norm)
+        if self.config.temporal_difference:
+            before_BTNCHW = torch.cat([r_BTNCHW[:, 1:2], r_BTNCHW[:, :-1]], dim=1)  # the first looks ahead
+            r_BTNCHW = torch.cat([r_BTNCHW, r_BTNCHW - before_BTNCHW], dim=3)
+        return r_BTNCHW
+
+    @torch.no_grad()
+    def _semantic_maps(self, frames_BTHWC: Tensor) -> list[Tensor]:
+        """Tokens of the window's middle frame after each gating layer, as maps: a list of (B, D, h, w).
+
+        One frame stands for all T: what is shown hardly changes within eight frames, and it costs an eighth.
+        """
+        x_BCHW = _clip_normalize(_to_unit(frames_BTHWC[:, frames_BTHWC.shape[1] // 2]))
+        x_BLD = embed(self.semantic, x_BCHW)
+        side = self.semantic.grid_size
+        maps = []
+        for i, block in enumerate(layers(self.semantic)):
+            x_BLD = block(x_BLD)
+            if i in self.gating_layers:
+                normed_BLD = nn.functional.layer_norm(x_BLD, x_BLD.shape[-1:])
+                maps.append(normed_BLD[:, 1:].transpose(1, 2).unflatten(-1, side))
+        return maps
+
+
+def _spread(count: int, wanted: int) -> tuple[int, ...]:
+    """``wanted`` of ``count`` layers, evenly, the last one included."""
+    return tuple(round((i + 1) * count / wanted) - 1 for i in range(wanted))
+
+
+def _to_unit(x_HWC: Tensor) -> Tensor:
+    """uint8 (..., H, W, C) -> float32 0..1 (..., C, H, W)."""
+    return x_HWC.movedim(-1, -3).float().div(255.0)
+
+
+def _clip_normalize(x_NCHW: Tensor) -> Tensor:
+    return (x_NCHW - _per_channel(CLIP_MEAN, x_NCHW)) / _per_channel(CLIP_STD, x_NCHW)
+
+
+def _per_channel(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, device=like.device, dtype=like.dtype)[:, None, None]
+
+
+def _under_crops(map_BDhw: Tensor, boxes_BN4: Tensor, side: tuple[int, int]) -> Tensor:
+    """The part of a map of the whole frame that lies under each crop, bilinear: (B, N, h, w, D)."""
+    B, N = boxes_BN4.shape[:2]
+    height, width = side
+    along_y = (torch.arange(height, device=map_BDhw.device, dtype=map_BDhw.dtype) + 0.5) / height
+    along_x = (torch.arange(width, device=map_BDhw.device, dtype=map_BDhw.dtype) + 0.5) / width
+    x0, y0, x1, y1 = boxes_BN4.to(map_BDhw.dtype).unbind(-1)  # each (B, N)
+    y_BNh = y0[..., None] + (y1 - y0)[..., None] * along_y
+    x_BNw = x0[..., None] + (x1 - x0)[..., None] * along_x
+    grid_BNhw2 = torch.stack(
+        [x_BNw[:, :, None, :].expand(B, N, height, width), y_BNh[..., None].expand(B, N, height, width)],
+        dim=-1,
+    )
+    sampled_BDKw = nn.functional.grid_sample(
+        map_BDhw, (grid_BNhw2 * 2 - 1).flatten(1, 2), padding_mode="border", align_corners=False
+    )
+    return sampled_BDKw.unflatten(2, (N, height)).movedim(1, -1)

@@ -1,0 +1,215 @@
+"""``Scorer.score_batch(clips)``: decoded clips to calibrated verdicts, on one device.
+
+Shape letters: B windows, T frames, N crops, H height, W width, C colours, D features.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from specsem.calibration import Calibration
+from specsem.errors import ModelError
+from specsem.media import Clip, Window
+from specsem.model import SpecSemConfig, SpecSemNet
+from specsem.registry import DEFAULT_MODEL, get_model
+from specsem.result import Reason, Segment, Threshold, Verdict
+from specsem.spectral import high_pass
+
+__all__ = ["ClipVerdict", "Scorer", "WindowScore"]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowScore:
+    """What the model and a look at the pixels say of one window."""
+
+    start_s: float
+    end_s: float
+    logit: float
+    motion: float
+    """Mean absolute difference of frames in a row, 0..255."""
+    detail: float
+    """Standard deviation of the high-pass residual, 0..255."""
+    features: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipVerdict:
+    """The verdict on one file, before the facts of the file join it."""
+
+    verdict: Verdict
+    score: float
+    logit: float
+    threshold: Threshold
+    reasons: list[Reason]
+    segments: list[Segment]
+
+
+class Scorer:
+    """A model with its weights, calibration and policy on one device.
+
+    Not thread-safe: one thread owns it (``app.batching`` sees to that).
+
+    Raises:
+        UnknownModel, WeightsMissing, WeightsCorrupt, UnknownPolicy: see ``specsem.errors``.
+        ModelError: the device is not there.
+    """
+
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        *,
+        device: str = "auto",
+        policy: str = "default",
+        max_batch: int = 32,
+    ) -> None:
+        self.record = get_model(model)
+        self.device = _device(device)
+        self.policy = policy
+        self.calibration = Calibration.load(self.record.folder)
+        self.threshold = self.calibration.threshold(policy)
+        config = SpecSemConfig.from_dict(self.record.config)
+        self.plan = config.plan()
+        self.max_batch = max_batch
+        """Windows in one forward; halved when the device runs out of memory."""
+        net = SpecSemNet(config)
+        net.load_state_dict(load_file(self.record.verified_weights()))
+        self._net = net.eval().to(self.device).to(memory_format=torch.channels_last)
+
+    def warm_up(self) -> float:
+        """One forward on gray; returns its milliseconds."""
+        plan = self.plan
+        gray = Window(
+            start_s=0.0,
+            end_s=0.0,
+            crops_TNHWC=np.full((plan.frames, plan.crops, plan.crop_side, plan.crop_side, 3), 128, np.uint8),
+            frames_THWC=np.full((plan.frames, plan.frame_side, plan.frame_side, 3), 128, np.uint8),
+            boxes_N4=np.tile(np.array([0, 0, 1, 1], np.float32), (plan.crops, 1)),
+        )
+        begin = time.perf_counter()
+        self.score_windows([gray])
+        return (time.perf_counter() - begin) * 1e3
+
+    def score_windows(self, windows: Sequence[Window]) -> list[WindowScore]:
+        """One score a window, in order. A smaller batch never changes a score by more than rounding."""
+        scores: list[WindowScore] = []
+        while len(scores) < len(windows):
+            batch = windows[len(scores) : len(scores) + self.max_batch]
+            try:
+                scores += self._forward(batch)
+            except torch.OutOfMemoryError:
+                if self.max_batch == 1 or len(batch) == 1:
+                    raise
+                self.max_batch = max(1, len(batch) // 2)
+                torch.cuda.empty_cache()
+        return scores
+
+    def score_batch(self, clips: Sequence[Clip]) -> list[ClipVerdict]:
+        """One verdict a clip, in order; the windows of all clips share the forwards."""
+        scores = iter(self.score_windows([window for clip in clips for window in clip.windows]))
+        return [self.judge(clip, [next(scores) for _ in clip.windows]) for clip in clips]
+
+    def judge(self, clip: Clip, scores: Sequence[WindowScore]) -> ClipVerdict:
+        """The file's verdict from its windows. The file's logit is the mean of theirs.
+
+        ``clip`` gives the facts; its own windows are not looked at (a thorough scan has let go of them).
+        """
+        logits = [s.logit for s in scores]
+        logit = sum(logits) / len(logits)
+        score = self.calibration.probability(logit)
+        reasons = self._reasons(clip, scores)
+        verdict: Verdict
+        if reasons:
+            verdict = "inconclusive"
+        elif score >= self.threshold.value:
+            verdict = "generated"
+        elif score < self.threshold.lower:
+            verdict = "authentic"
+        else:
+            verdict = "inconclusive"
+            reasons = ["between_thresholds"]
+        segments = [
+            Segment(start_s=s.start_s, end_s=s.end_s, score=self.calibration.probability(s.logit))
+            for s in scores
+        ]
+        return ClipVerdict(
+            verdict=verdict,
+            score=score,
+            logit=logit,
+            threshold=self.threshold,
+            reasons=reasons,
+            segments=segments,
+        )
+
+    def _reasons(self, clip: Clip, scores: Sequence[WindowScore]) -> list[Reason]:
+        """Why no verdict should be trusted, whatever the score says; empty if nothing speaks against one."""
+        domain = self.calibration.domain
+        features = tuple(float(f) for f in np.mean([s.features for s in scores], axis=0))
+        found: dict[Reason, bool] = {
+            "too_short": clip.coverage.analysed_s < domain.min_analysed_s,
+            "too_small": min(clip.info.width, clip.info.height) < domain.min_side,
+            "static": max(s.motion for s in scores) < domain.min_motion,
+            "low_quality": max(s.detail for s in scores) < domain.min_detail,
+            "out_of_domain": self.calibration.distance(features) > domain.max_distance,
+            "unstable": self._unstable([s.logit for s in scores]),
+        }
+        return [reason for reason, holds in found.items() if holds]
+
+    def _unstable(self, logits: Sequence[float]) -> bool:
+        """Whether leaving out one window would turn the verdict into its opposite."""
+        if len(logits) < 2:
+            return False
+        total = sum(logits)
+        means = [(total - left_out) / (len(logits) - 1) for left_out in logits]
+        lowest, highest = self.calibration.probability(min(means)), self.calibration.probability(max(means))
+        return lowest < self.threshold.lower and highest >= self.threshold.value
+
+    @torch.inference_mode()
+    def _forward(self, windows: Sequence[Window]) -> list[WindowScore]:
+        crops_BTNHWC = self._stack([w.crops_TNHWC for w in windows])
+        frames_BTHWC = self._stack([w.frames_THWC for w in windows])
+        boxes_BN4 = self._stack([w.boxes_N4 for w in windows])
+        features_BD = self._net.features(crops_BTNHWC, frames_BTHWC, boxes_BN4)
+        logit_B = self._net.head(features_BD).squeeze(-1)
+        motion_B, detail_B = _pixel_facts(crops_BTNHWC if self.plan.crop_side else frames_BTHWC[:, :, None])
+        facts = zip(
+            windows,
+            logit_B.float().tolist(),
+            motion_B.tolist(),
+            detail_B.tolist(),
+            features_BD.float().tolist(),
+            strict=True,
+        )
+        return [
+            WindowScore(w.start_s, w.end_s, logit, motion, detail, tuple(features))
+            for w, logit, motion, detail, features in facts
+        ]
+
+    def _stack(self, arrays: Sequence[np.ndarray]) -> Tensor:
+        host = torch.from_numpy(np.stack(arrays))
+        if self.device.type == "cuda":
+            return host.pin_memory().to(self.device, non_blocking=True)
+        return host
+
+
+def _pixel_facts(crops_BTNHWC: Tensor) -> tuple[Tensor, Tensor]:
+    """Motion and detail of each window, (B,) each, 0..255, on luma."""
+    luma_BTNHW = crops_BTNHWC.float() @ torch.tensor([0.299, 0.587, 0.114], device=crops_BTNHWC.device)
+    motion_B = luma_BTNHW.diff(dim=1).abs().mean(dim=(1, 2, 3, 4))
+    middle_BNHW = luma_BTNHW[:, luma_BTNHW.shape[1] // 2]
+    detail_B = high_pass(middle_BNHW).std(dim=(1, 2, 3))
+    return motion_B, detail_B
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError("Device 'cuda' was asked for, but this machine shows no CUDA device.")
+    if name != "cpu" and not name.startswith("cuda"):
+        raise ModelError(f"No device is named {name!r}; there are: auto, cpu, cuda.")
+    return torch.device(name)
