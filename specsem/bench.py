@@ -1,0 +1,278 @@
+"""``specsem bench``: where the time goes, on clips that it draws itself (`specsem.synthetic`).
+
+Every figure is taken in rounds, and the rounds of all cases are interleaved, so that a noisy neighbour or a
+hot chip meets all of them alike. Reported are the median and the quartiles.
+
+Stages, each waited for (on CUDA, synchronised):
+
+- ``decode``: file to pixels, the trip out of the decoder's process included;
+- ``transfer``: pixels stacked, and moved to the device;
+- ``preprocess``: pixels to the high-pass residual;
+- ``forward``: the network's forward less ``preprocess``, which is part of it;
+- ``total``: path to verdict, one after the other, as an only file meets it.
+
+``ceiling`` is what the same device reaches in a large float32 matrix product of its own, in the same rounds;
+the forward's share of it counts two operations for each multiply-accumulate that
+``torch.utils.flop_counter`` finds (Fourier transforms are not among them, so the share errs to the low side).
+"""
+
+import contextlib
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+import specsem
+from specsem.files import Source, score_files
+from specsem.media import DecoderPool, Window
+from specsem.scorer import Scorer
+from specsem.synthetic import write_clip
+
+__all__ = ["print_report", "run"]
+
+Report = dict[str, Any]
+BATCH = 8
+STAGES = ("decode", "transfer", "preprocess", "forward", "total")
+
+
+def run(*, model: str, device: str = "auto", quick: bool = False) -> Report:
+    """Measure, and report as plain data for JSON.
+
+    Args:
+        model: A registered model with its weights.
+        device: auto, cpu or cuda.
+        quick: One round on small clips: shows that all of it runs; its figures mean nothing.
+    """
+    load_before = os.getloadavg()[0]
+    rounds = 1 if quick else 9
+    clips = 2 if quick else 16
+    width, height, seconds = (320, 240, 1.0) if quick else (1280, 720, 5.0)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="specsem-bench-")))
+        paths = [folder / f"{number}.mp4" for number in range(clips)]
+        for seed, path in enumerate(paths):
+            write_clip(path, width=width, height=height, seconds=seconds, seed=seed)
+        pool = stack.enter_context(contextlib.closing(DecoderPool(workers=2)))
+        scorer = Scorer(model, device=device)
+        scorer.warm_up()
+        pool.decode(paths[0], scorer.plan)
+
+        report: Report = {
+            "machine": machine_facts(scorer.device) | {"load_before": round(load_before, 2)},
+            "model": {
+                "name": scorer.record.name,
+                "version": scorer.record.version,
+                "parameters": sum(p.numel() for p in scorer._net.parameters()),
+            },
+            "clips": {"width": width, "height": height, "seconds": seconds, "codec": "h264", "count": clips},
+            "rounds": rounds,
+        }
+        report |= _stages(pool, scorer, paths, rounds)
+        report["throughput"] = _throughput(pool, scorer, paths, max(1, rounds // 3))
+    # The decoders have ended with the pool: only now are they part of RUSAGE_CHILDREN.
+    report["peak_memory_mib"] = _peak_memory(scorer.device)
+    return report
+
+
+def machine_facts(device: torch.device) -> Report:
+    """What the figures hold for."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "av": av.__version__,
+        "specsem": specsem.__version__,
+        "commit": _commit(),
+    }
+
+
+def spread(values: Sequence[float]) -> Report:
+    """Median and quartiles."""
+    low, median, high = np.percentile(values, (25, 50, 75))
+    return {"median": round(float(median), 3), "low": round(float(low), 3), "high": round(float(high), 3)}
+
+
+def _stages(pool: DecoderPool, scorer: Scorer, paths: Sequence[Path], rounds: int) -> Report:
+    """Milliseconds of each stage for one clip, the share of a clip in a forward of several, the ceiling."""
+    plan, device = scorer.plan, scorer.device
+    clips = [pool.decode(path, plan) for path in paths[:BATCH]]
+    together = [window for clip in clips for window in clip.windows]
+    samples: dict[str, list[float]] = defaultdict(list)
+    for number in range(rounds):
+        path, clip = paths[number % len(paths)], clips[number % len(clips)]
+        alone = {"decode": _ms(partial(pool.decode, path, plan))} | _forward(scorer, clip.windows)
+        alone["total"] = _ms(partial(_path_to_verdict, pool, scorer, path))
+        for stage, took_ms in alone.items():
+            samples[stage].append(took_ms)
+        for stage, took_ms in _forward(scorer, together).items():
+            samples[f"batched {stage}"].append(took_ms / len(clips))
+        samples["ceiling"].append(_matmul_gflops(device))
+
+    gmacs = _operations(scorer, clips[0].windows) / 2e9
+    ceiling = statistics.median(samples["ceiling"])
+    reached = 2 * gmacs / (statistics.median(samples["forward"]) / 1e3)
+    reached_batched = 2 * gmacs / (statistics.median(samples["batched forward"]) / 1e3)
+    return {
+        "stages_ms": {stage: spread(samples[stage]) for stage in STAGES},
+        "batched_ms_per_clip": {"clips": len(clips)}
+        | {stage: spread(samples[f"batched {stage}"]) for stage in ("transfer", "preprocess", "forward")},
+        "forward": {
+            "windows_per_clip": len(clips[0].windows),
+            "gmac_per_clip": round(gmacs, 3),
+            "gflops": round(reached, 1),
+            "gflops_batched": round(reached_batched, 1),
+            "ceiling_gflops": spread(samples["ceiling"]),
+            "share_of_ceiling": round(reached / ceiling, 3),
+            "share_of_ceiling_batched": round(reached_batched / ceiling, 3),
+        },
+    }
+
+
+def _path_to_verdict(pool: DecoderPool, scorer: Scorer, path: Path) -> None:
+    scorer.score_batch([pool.decode(path, scorer.plan)])
+
+
+@torch.inference_mode()
+def _forward(scorer: Scorer, windows: Sequence[Window]) -> dict[str, float]:
+    """Milliseconds of ``transfer``, ``preprocess`` and ``forward`` of these windows."""
+    net, device = scorer._net, scorer.device  # the bench looks inside on purpose
+    begin = time.perf_counter()
+    crops, frames, boxes = _on_device(scorer, windows)
+    _wait_for(device)
+    transfer_ms = (time.perf_counter() - begin) * 1e3
+    pixels = crops if scorer.plan.crop_side else frames[:, :, None]
+    preprocess_ms = _ms(partial(net.residual, pixels), device)
+    whole_ms = _ms(partial(net, crops, frames, boxes), device)
+    return {
+        "transfer": transfer_ms,
+        "preprocess": preprocess_ms,
+        "forward": max(1e-3, whole_ms - preprocess_ms),
+    }
+
+
+def _on_device(scorer: Scorer, windows: Sequence[Window]) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        scorer._stack([window.crops_TNHWC for window in windows]),
+        scorer._stack([window.frames_THWC for window in windows]),
+        scorer._stack([window.boxes_N4 for window in windows]),
+    )
+
+
+def _operations(scorer: Scorer, windows: Sequence[Window]) -> int:
+    """Floating-point operations of one clip's forward: two for each multiply-accumulate."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        scorer._net(*_on_device(scorer, windows))
+    return int(counter.get_total_flops())
+
+
+def _matmul_gflops(device: torch.device) -> float:
+    side = 1536 if device.type == "cpu" else 8192
+    factor = torch.randn(side, side, device=device)
+    _wait_for(device)
+    return 2 * side**3 / 1e6 / min(_ms(partial(torch.matmul, factor, factor), device) for _ in range(3))
+
+
+def _throughput(pool: DecoderPool, scorer: Scorer, paths: Sequence[Path], rounds: int) -> Report:
+    """Clips a second from path to verdict, decoding ahead: what `specsem score FOLDER` reaches."""
+    sources = [Source(path, path.name) for path in paths]
+    rates = []
+    for _ in range(rounds):
+        took_ms = _ms(lambda: list(score_files(sources, pool=pool, scorer=scorer)))
+        rates.append(len(sources) / took_ms * 1e3)
+    return {"clips_per_s": spread(rates)}
+
+
+def _peak_memory(device: torch.device) -> Report:
+    """MiB; of the decoders, that of the largest."""
+    own, decoder = (
+        resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    peak = {"process": round(own), "largest_decoder": round(decoder)}
+    if device.type == "cuda":
+        peak["device"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
+    return peak
+
+
+def _ms(work: Callable[[], object], device: torch.device | None = None) -> float:
+    begin = time.perf_counter()
+    work()
+    _wait_for(device)
+    return (time.perf_counter() - begin) * 1e3
+
+
+def _wait_for(device: torch.device | None) -> None:
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with ``+`` if it has changes; None where there is no checkout."""
+    root = Path(specsem.__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        ask = partial(subprocess.run, cwd=root, check=True, capture_output=True, text=True)
+        commit = ask(["git", "rev-parse", "--short", "HEAD"]).stdout.strip()
+        changes = ask(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip()
+        return commit + ("+" if changes else "")
+    return None
+
+
+def print_report(report: Report) -> None:
+    """The same figures for people."""
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    machine, model, clips = report["machine"], report["model"], report["clips"]
+    console.print(
+        f"{model['name']} {model['version']} on {machine['device']}; {machine['cpu']}, "
+        f"{machine['cores']} cores, torch {machine['torch']}, av {machine['av']}, commit {machine['commit']}\n"
+        f"{clips['count']} clips of {clips['width']}x{clips['height']}, {clips['seconds']:g} s; "
+        f"{report['rounds']} interleaved rounds; median (quartiles)\n"
+    )
+    table = Table(box=None, header_style="dim")
+    table.add_column("stage")
+    table.add_column("one clip, ms", justify="right")
+    table.add_column(f"of {report['batched_ms_per_clip']['clips']} together, ms a clip", justify="right")
+    for stage in STAGES:
+        batched = report["batched_ms_per_clip"].get(stage)
+        table.add_row(stage, _shown(report["stages_ms"][stage]), _shown(batched) if batched else "")
+    console.print(table)
+    forward, memory = report["forward"], report["peak_memory_mib"]
+    console.print(
+        f"\nthroughput   {_shown(report['throughput']['clips_per_s'])} clips/s from path to verdict\n"
+        f"forward      {forward['gmac_per_clip']} GMAC a clip; {forward['gflops']} GFLOP/s, "
+        f"{forward['share_of_ceiling']:.0%} of the device's {_shown(forward['ceiling_gflops'])} "
+        f"({forward['share_of_ceiling_batched']:.0%} batched)\n"
+        f"peak memory  " + ", ".join(f"{name.replace('_', ' ')} {mib} MiB" for name, mib in memory.items())
+    )
+
+
+def _shown(values: Report) -> str:
+    return f"{values['median']:.1f} ({values['low']:.1f}-{values['high']:.1f})"

@@ -1,0 +1,273 @@
+"""The command line. Nothing heavy is imported before a command needs it: ``specsem --help`` answers at once.
+
+Exit codes: 0 done (``score``: every file was scored); 1 some file could not be scored; 2 usage, or a model,
+device, policy or setting that can't be used; 70 a defect of ours (``SPECSEM_DEBUG=1`` shows its trace);
+130 interrupted; 143 terminated.
+
+Three commands belong to packages that ``specsem`` must not import: the service lies above this package, and
+training beside it (design: imports run one way). They are named as strings in `COMMANDS_ELSEWHERE`, looked up
+when they are typed, and tests/test_project.py holds that this table is the only such place.
+"""
+
+import contextlib
+import importlib
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand
+
+from specsem import __version__
+from specsem.errors import SpecSemError
+from specsem.registry import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from specsem.files import Source
+
+__all__ = ["app", "main"]
+
+COMMANDS_ELSEWHERE = {
+    "settings": "app.settings:Settings",
+    "serve": "app.main:run",
+    "train": "specsem.training.loop:train",
+}
+
+EXIT_UNSCORED = 1
+EXIT_USAGE = 2
+EXIT_DEFECT = 70
+
+app = typer.Typer(
+    name="specsem",
+    help="Tells AI-generated video from camera video: a calibrated verdict with its time line.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Device(StrEnum):
+    """Where the model runs."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+ModelOption = Annotated[str, typer.Option("--model", metavar="NAME", help="One of `specsem models`.")]
+DeviceOption = Annotated[
+    Device, typer.Option("--device", help="Where the model runs; auto: CUDA if there is one.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]
+
+
+def main() -> NoReturn:
+    """Run the command line; ends the process."""
+    logging.basicConfig(level=logging.DEBUG if os.environ.get("SPECSEM_DEBUG") else logging.ERROR)
+    try:
+        app()
+    except SpecSemError as error:
+        _complain(error.message, error.code)
+        sys.exit(EXIT_USAGE)
+    except Exception as error:  # the last net: a person gets a sentence, SPECSEM_DEBUG=1 the trace
+        if os.environ.get("SPECSEM_DEBUG"):
+            raise
+        _complain(f"a defect of SpecSem ({type(error).__name__}); SPECSEM_DEBUG=1 shows where.")
+        sys.exit(EXIT_DEFECT)
+    sys.exit(0)
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        typer.echo(f"specsem {__version__}")
+        raise typer.Exit
+
+
+@app.command(no_args_is_help=True)
+def score(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH...", help="Files, folders (with all below), or - for standard input."),
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line, in the order given.")
+    ] = False,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Look at the whole time line, not at windows spread over it.")
+    ] = False,
+    model: ModelOption = DEFAULT_MODEL,
+    device: DeviceOption = Device.AUTO,
+    policy: Annotated[
+        str, typer.Option("--policy", metavar="NAME", help="Which false-positive rate decides.")
+    ] = "default",
+) -> None:
+    """Score videos: generated, authentic or inconclusive.
+
+    Of a folder, every file that holds moving pictures is scored, whatever its name; hidden ones are left out.
+    Exits with 0 if all were scored, 1 if some could not be (their lines say why), 2 on wrong usage.
+    """
+    from specsem.media import DecoderPool
+    from specsem.registry import get_model
+
+    get_model(model)  # an unknown name is refused before anything slow
+    workers = max(2, min(8, os.cpu_count() or 2))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_terminable())
+        pool = stack.enter_context(contextlib.closing(DecoderPool(workers=workers)))
+
+        from specsem.files import find_sources, score_files  # bring torch, while the decoders start
+        from specsem.output import JsonLines, ProgressBar, Report
+        from specsem.scorer import Scorer
+
+        sources = [_spooled(source, stack) for source in find_sources(paths)]
+        writer = JsonLines() if as_json else Report(details=len(sources) == 1)
+        bar = stack.enter_context(ProgressBar(len(sources)))
+        outcomes = score_files(
+            sources,
+            pool=pool,
+            scorer=Scorer(model, device=device.value, policy=policy),
+            thorough=thorough,
+            workers=workers,
+            on_progress=bar.advance_within,
+        )
+        stack.enter_context(contextlib.closing(outcomes))
+        for outcome in outcomes:
+            if outcome.answer is not None:
+                writer.write(outcome.answer)
+            bar.advance()
+    writer.close()
+    if writer.failures:
+        raise typer.Exit(EXIT_UNSCORED)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to bind. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to bind. [default: 8000]")] = None,
+) -> None:
+    """Start the service and its page. Every other setting is an environment variable, SPECSEM_..."""
+    from pydantic import ValidationError
+
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    try:
+        settings = _elsewhere("settings")(**given)
+    except ValidationError as error:
+        for problem in error.errors():
+            setting = f"SPECSEM_{problem['loc'][0]}".upper() if problem["loc"] else "settings"
+            _complain(f"{setting}: {problem['msg']}")
+        raise typer.Exit(EXIT_USAGE) from None
+    _elsewhere("serve")(settings)
+
+
+@app.command()
+def models(as_json: JsonOption = False) -> None:
+    """List the registered models: licence, checksum, and whether the weights are on this machine."""
+    from specsem.output import models_table
+    from specsem.registry import list_models
+
+    if not as_json:
+        models_table(list_models())
+        return
+    for record in list_models():
+        fields = ("name", "version", "licence", "summary", "sha256", "present")
+        typer.echo(json.dumps({field: getattr(record, field) for field in fields}))
+
+
+@app.command()
+def bench(
+    as_json: JsonOption = False,
+    model: ModelOption = DEFAULT_MODEL,
+    device: DeviceOption = Device.AUTO,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few rounds on small clips, to see that it runs.")
+    ] = False,
+) -> None:
+    """Measure throughput, time per stage, peak memory and the cost of decoding, on clips made for it."""
+    from specsem.bench import print_report, run
+
+    with _terminable():
+        report = run(model=model, device=device.value, quick=quick)
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        print_report(report)
+
+
+class _ManyValues(TyperCommand):
+    """``--data a b`` is ``--data a --data b``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As click asks for it, with the option repeated before each of its values."""
+        spread: list[str] = []
+        option = ""
+        for arg in args:
+            if arg.startswith("-"):
+                option = arg
+            elif option == "--data" and spread[-1] != option:
+                spread.append(option)
+            spread.append(arg)
+        return super().parse_args(ctx, spread)
+
+
+@app.command(cls=_ManyValues)
+def train(
+    config: Annotated[Path, typer.Option(help="The model's configuration, e.g. models/specsem-b32.json.")],
+    data: Annotated[
+        list[Path], typer.Option(metavar="MANIFEST...", help="One or more manifests (JSON lines).")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where it writes, and resumes from.")],
+) -> None:
+    """Train a model; resumes where it stopped. Writes weights, calibration, configuration and curves."""
+    _elsewhere("train")(config=config, data=data, out=out)
+
+
+def _elsewhere(command: str) -> Any:
+    module, name = COMMANDS_ELSEWHERE[command].split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _spooled(source: "Source", stack: contextlib.ExitStack) -> "Source":
+    """The source itself, or a private copy of standard input if it is ``-``."""
+    from specsem.media import Limits
+
+    if source.path != Path("-"):
+        return source
+    limit = Limits().max_bytes + 1  # one byte more, so that the decoder refuses it for its size
+    spool = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="specsem-")), "stdin")
+    with spool.open("wb") as file:
+        while limit > 0 and (chunk := sys.stdin.buffer.read(min(limit, 1 << 20))):
+            file.write(chunk)
+            limit -= len(chunk)
+    return replace(source, path=spool)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM unwinds as Ctrl-C does, so that no decoder and no temporary file is left."""
+
+    def unwind(signum: int, _frame: object) -> NoReturn:
+        sys.exit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _complain(message: str, code: str = "") -> None:
+    typer.echo(f"specsem: {message}" + (f" ({code})" if code else ""), err=True)

@@ -1,0 +1,223 @@
+"""What the command line prints: JSON lines for machines, a report for people, a progress bar on stderr."""
+
+import contextlib
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from specsem.registry import ModelRecord
+from specsem.result import FailedFile, ScoredFile, Segment
+
+__all__ = ["JsonLines", "ProgressBar", "Report", "models_table", "time_line"]
+
+STYLES = {"generated": "bold red", "authentic": "bold green", "inconclusive": "bold yellow"}
+BARS = "▁▂▃▄▅▆▇█"
+UNSEEN = "·"
+
+
+class JsonLines:
+    """One JSON object a line on standard output, each flushed at once."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+
+    def write(self, answer: ScoredFile | FailedFile) -> None:
+        """Write one line."""
+        self.failures += isinstance(answer, FailedFile)
+        sys.stdout.buffer.write(answer.model_dump_json().encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+    def close(self) -> None:
+        """Nothing is left to say."""
+
+
+class Report:
+    """For people: a row a file, as it becomes known, and a sum; or one file with its details."""
+
+    def __init__(self, *, details: bool) -> None:
+        self._details = details
+        self._counts: Counter[str] = Counter()
+        # Rows are never cut or wrapped: a long path stays whole, for eyes and for grep.
+        self._console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+    @property
+    def failures(self) -> int:
+        """How many files could not be scored."""
+        return self._counts["not scored"]
+
+    def write(self, answer: ScoredFile | FailedFile) -> None:
+        """Print one file."""
+        if not self._details and not self._counts:
+            self._print(f"{'VERDICT':<12}  SCORE  {'TIME LINE':<16}  FILE", "dim")
+        if isinstance(answer, FailedFile):
+            self._counts["not scored"] += 1
+            self._print_failure(answer)
+        else:
+            self._counts[answer.verdict] += 1
+            if self._details:
+                self._print_details(answer)
+            else:
+                self._print_row(answer)
+
+    def close(self) -> None:
+        """Print the sum of more than one file."""
+        if not self._details:
+            counted = ", ".join(f"{count} {what}" for what, count in self._counts.most_common())
+            self._print(f"\n{_plural(self._counts.total(), 'file')}{': ' if counted else ''}{counted}")
+
+    def _print(self, line: str | Text, style: str | None = None) -> None:
+        self._console.print(line, style=style)
+
+    def _print_failure(self, answer: FailedFile) -> None:
+        line = Text.assemble((f"{'not scored':<12}", "magenta"), " " * 27 if not self._details else "  ")
+        self._print(line + Text(f"{_visible(answer.path)}  {answer.error.code}: {answer.error.message}"))
+
+    def _print_row(self, answer: ScoredFile) -> None:
+        line = Text.assemble((f"{answer.verdict:<12}", STYLES[answer.verdict]), f"  {answer.score:.3f}  ")
+        line.append(f"{time_line(answer.segments, answer.media.duration_s, 16)}  {_visible(answer.path)}")
+        if answer.reasons:
+            line.append(f"  ({', '.join(answer.reasons)})", "dim")
+        self._print(line)
+
+    def _print_details(self, answer: ScoredFile) -> None:
+        media, threshold, coverage = answer.media, answer.threshold, answer.coverage
+        peak = max(answer.segments, key=lambda segment: segment.score, default=None)
+        size = f"{media.width}x{media.height}" + (f", {media.fps:.3g} fps" if media.fps else "")
+        self._print(_visible(answer.path))
+        self._row("verdict", Text(answer.verdict, STYLES[answer.verdict]), f", score {answer.score:.3f} of 1")
+        if answer.reasons:
+            self._row("because", ", ".join(answer.reasons))
+        self._row(
+            "thresholds",
+            f"generated from {threshold.value:.3f} up, authentic below {threshold.lower:.3f}; false alarms: "
+            f"{threshold.max_fpr:.2%} wanted, under {threshold.fpr_upper95:.2%} with 95% confidence "
+            f"({_plural(threshold.calibration_n, 'camera clip')})",
+        )
+        line = time_line(answer.segments, media.duration_s, 48)
+        summit = f"  highest {peak.score:.3f} at {_clock(peak.start_s)}" if peak else ""
+        self._row("time line", f"0:00 {line} {_clock(media.duration_s)}{summit}")
+        self._row(
+            "looked at",
+            f"{coverage.analysed_s:.1f} s of {coverage.duration_s:.1f} s, "
+            f"{_plural(media.frames_scored, 'frame')}",
+        )
+        self._row(
+            "media",
+            f"{media.codec} in {media.container}, {size}, {media.duration_s:.1f} s",
+        )
+        self._row("model", f"{answer.model.name} {answer.model.version} ({answer.model.sha256[:12]})")
+        for warning in answer.warnings:
+            self._row("warning", warning)
+
+    def _row(self, label: str, *parts: str | Text) -> None:
+        self._print(Text.assemble((f"  {label:<10}  ", "dim"), *parts))
+
+
+class _Rate(ProgressColumn):
+    """Files a second, or seconds a file when they are slow."""
+
+    def render(self, task: Task) -> Text:
+        """As rich asks for it."""
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text("")
+        return Text(f"{speed:.1f} files/s" if speed >= 1 else f"{1 / speed:.1f} s/file")
+
+
+class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
+    """Files done, rate and time left on standard error, if that is a terminal."""
+
+    def __init__(self, total: int) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+            # Rows for the same terminal go above the bar; those for a pipe or a file are left alone.
+            redirect_stdout=sys.stdout.isatty(),
+            redirect_stderr=False,
+        )
+        self._task = self._progress.add_task("Scoring", total=total)
+        self._done = 0
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def advance(self) -> None:
+        """One more file is done."""
+        self._done += 1
+        self._progress.update(self._task, completed=self._done)
+
+    def advance_within(self, fraction: float) -> None:
+        """So much of the present file is done."""
+        self._progress.update(self._task, completed=self._done + fraction)
+
+
+def time_line(segments: Sequence[Segment], duration_s: float, width: int) -> str:
+    """The scores over the file's length, ``width`` characters; the highest where several share one.
+
+    Full blocks are scores near 1, low ones near 0, and a dot is a stretch that was not looked at.
+    """
+    cells = [-1.0] * width
+    for segment in segments:
+        first, last = (
+            min(width - 1, int(width * at_s / duration_s)) if duration_s > 0 else 0
+            for at_s in (segment.start_s, max(segment.start_s, segment.end_s - 1e-6))
+        )
+        for cell in range(first, last + 1):
+            cells[cell] = max(cells[cell], segment.score)
+    return "".join(UNSEEN if score < 0 else BARS[min(7, int(score * 8))] for score in cells)
+
+
+def models_table(records: Sequence[ModelRecord]) -> None:
+    """Print the registered models."""
+    table = Table(
+        "name", "version", "weights", "licence", "sha256", "what it is", box=None, header_style="dim"
+    )
+    for record in records:
+        weights = "present" if record.present else "not here"
+        table.add_row(
+            record.name, record.version, weights, record.licence, record.sha256[:12], record.summary
+        )
+    Console().print(table)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _plural(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
+
+
+def _visible(text: str) -> str:
+    """A name may hold anything; a terminal must not obey it."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
