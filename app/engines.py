@@ -1,0 +1,159 @@
+"""Where scores come from: an ``Engine`` behind the service, local here, elsewhere later."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from app.batching import Batcher, Liveness
+from app.problems import Problem
+from app.settings import Settings
+from specsem.errors import SpecSemError
+from specsem.media import Clip, SamplePlan, Window
+from specsem.registry import ModelRecord
+from specsem.result import Threshold
+
+if TYPE_CHECKING:  # torch takes seconds to import: the server is up before it
+    from specsem.scorer import ClipVerdict, Scorer, WindowScore
+
+__all__ = ["Engine", "LocalEngine"]
+
+logger = logging.getLogger("specsem.app")
+
+
+class Engine(Protocol):
+    """Scores decoded clips. A caller that is cancelled drops its work; that is the only way to cancel."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a warm-up forward has run."""
+
+    @property
+    def record(self) -> ModelRecord:
+        """The model in use. Raises ``Problem`` ``not_ready`` before it is loaded."""
+
+    @property
+    def plan(self) -> SamplePlan:
+        """Which pixels the model wants. Raises ``Problem`` ``not_ready`` before it is loaded."""
+
+    @property
+    def policies(self) -> Mapping[str, Threshold]:
+        """The model's thresholds by policy. Raises ``Problem`` ``not_ready`` before it is loaded."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs, such as ``cpu``."""
+
+    @property
+    def warm_up_ms(self) -> float:
+        """Milliseconds of the warm-up forward."""
+
+    async def start(self) -> None:
+        """Load and warm up. Raises ``SpecSemError`` where the model can't be used."""
+
+    def check_ready(self) -> None:
+        """Raises ``Problem`` ``not_ready`` (503) where it can't score yet, or will never."""
+
+    async def score_windows(self, windows: Sequence[Window]) -> "list[WindowScore]":
+        """One score a window, in order."""
+
+    async def judge(self, clip: Clip, scores: "Sequence[WindowScore]") -> "ClipVerdict":
+        """The verdict on a clip from the scores of its windows."""
+
+    async def score(self, clip: Clip) -> "ClipVerdict":
+        """The verdict on a clip with its windows."""
+
+    def liveness(self) -> Liveness:
+        """Whether work moves on."""
+
+    async def aclose(self) -> None:
+        """Stop. What waits is told so."""
+
+
+class LocalEngine:
+    """One ``Scorer`` in this process, in one thread, behind a batcher."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._scorer: Scorer | None = None
+        self._failure: SpecSemError | None = None
+        self._warm_up_ms = 0.0
+        self._batcher: Batcher[Sequence[Window], list[WindowScore]] | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self._batcher is not None
+
+    @property
+    def record(self) -> ModelRecord:
+        return self._loaded().record
+
+    @property
+    def plan(self) -> SamplePlan:
+        return self._loaded().plan
+
+    @property
+    def policies(self) -> Mapping[str, Threshold]:
+        return self._loaded().calibration.policies
+
+    @property
+    def device(self) -> str:
+        return str(self._loaded().device)
+
+    @property
+    def warm_up_ms(self) -> float:
+        return self._warm_up_ms
+
+    async def start(self) -> None:
+        batcher = Batcher(self._score_together, max_batch=self._settings.max_batch_clips)
+        try:
+            self._scorer, self._warm_up_ms = await asyncio.to_thread(self._load)
+        except SpecSemError as error:
+            self._failure = error
+            raise
+        batcher.start()
+        self._batcher = batcher
+
+    def _load(self) -> "tuple[Scorer, float]":
+        from specsem.scorer import Scorer  # noqa: PLC0415
+
+        settings = self._settings
+        scorer = Scorer(settings.model, device=settings.device, policy=settings.policy)
+        return scorer, scorer.warm_up()
+
+    def check_ready(self) -> None:
+        if self._failure is not None:
+            raise Problem("not_ready", f"The model can't be used: {self._failure.message}")
+        if not self.ready:
+            raise Problem("not_ready", "The model is still warming up; try again in a moment.")
+
+    async def score_windows(self, windows: Sequence[Window]) -> "list[WindowScore]":
+        self.check_ready()
+        assert self._batcher is not None  # noqa: S101 - check_ready said so
+        return await self._batcher.submit(windows)
+
+    async def judge(self, clip: Clip, scores: "Sequence[WindowScore]") -> "ClipVerdict":
+        return self._loaded().judge(clip, scores)  # arithmetic on a few numbers: no thread needed
+
+    async def score(self, clip: Clip) -> "ClipVerdict":
+        return await self.judge(clip, await self.score_windows(clip.windows))
+
+    def liveness(self) -> Liveness:
+        if self._batcher is None:
+            return Liveness(alive=True, queued=0, oldest_wait_s=0.0)
+        return self._batcher.liveness()
+
+    async def aclose(self) -> None:
+        if self._batcher is not None:
+            await self._batcher.aclose()
+
+    def _loaded(self) -> "Scorer":
+        if self._scorer is None:
+            self.check_ready()
+            raise Problem("not_ready", "The model is still warming up; try again in a moment.")
+        return self._scorer
+
+    def _score_together(self, clips: Sequence[Sequence[Window]]) -> "list[list[WindowScore]]":
+        """The windows of several clips in one forward, and back to one list a clip."""
+        scores = iter(self._loaded().score_windows([window for clip in clips for window in clip]))
+        return [[next(scores) for _ in clip] for clip in clips]

@@ -1,0 +1,242 @@
+"""The service: wiring and lifespan only.
+
+``specsem serve`` calls ``run``. Any ASGI server may use the factory:
+``uvicorn --factory app.main:create_app``.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from app.admission import Admission
+from app.engines import Engine, LocalEngine
+from app.middleware import AccessGuard, Lingering, Shield
+from app.problems import Problem, ProblemResponse, from_error, from_status
+from app.routes import health, models, pages, score, videos
+from app.scoring import Decoder, Scoring
+from app.services import Parts
+from app.settings import Settings, check_exposure
+from app.uploads import Inbox
+from app.videos import VideoStore
+from specsem import __version__
+from specsem.errors import SpecSemError
+from specsem.registry import get_model
+
+__all__ = ["create_app", "run"]
+
+logger = logging.getLogger("specsem.app")
+
+SWEEP_S = 300.0
+H11_MAX_HEADER_BYTES = 32 * 1024
+
+DESCRIPTION = """Tells AI-generated video from camera video: a calibrated verdict with its time line.
+
+Every error is a problem document (RFC 9457) with a stable `code`. A score is the calibrated probability that
+the file is generated, at even odds; the threshold says which false-positive rate on camera video stands behind
+it."""
+
+
+def create_app(
+    settings: Settings | None = None, engine: Engine | None = None, decoder: Decoder | None = None
+) -> FastAPI:
+    """The application. ``engine`` and ``decoder`` are for tests and engines elsewhere; the app closes them.
+
+    Raises:
+        ExposureRefused: the address of ``settings`` is open to others and no key is configured.
+    """
+    settings = settings or Settings()
+    check_exposure(settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _started(settings, engine or LocalEngine(settings), decoder) as parts:
+            app.state.parts = parts
+            yield
+
+    app = FastAPI(
+        title="SpecSem",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # ours is at /docs, without a CDN
+        redoc_url=None,
+    )
+    for routes in (score, videos, models, health, pages):
+        app.include_router(routes.router)
+    app.mount("/static", StaticFiles(directory=pages.STATIC), name="static")
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(SpecSemError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    # The last one added is the outermost.
+    app.add_middleware(AccessGuard, keys=settings.keys(), allowed_hosts=settings.allowed_hosts)
+    app.add_middleware(Lingering)
+    app.add_middleware(Shield)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _started(settings: Settings, engine: Engine, decoder: Decoder | None) -> AsyncIterator[Parts]:
+    """The parts, running; the model loads meanwhile, so that ``/healthz`` answers at once."""
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    inbox = Inbox(settings.data_dir / "uploads")
+    store = VideoStore(
+        settings.data_dir / "videos", ttl_s=settings.upload_ttl_s, max_bytes=settings.max_stored_bytes
+    )
+    await asyncio.to_thread(inbox.open)
+    await store.open()
+    scoring = Scoring(
+        decoder or await asyncio.to_thread(_decoder_pool, settings),
+        engine,
+        workers=settings.decode_workers,
+        timeout_s=settings.request_timeout_s,
+    )
+    parts = Parts(
+        settings=settings,
+        engine=engine,
+        scoring=scoring,
+        admission=Admission(max_clips=settings.max_queue_clips, max_bytes=settings.max_queue_bytes),
+        inbox=inbox,
+        videos=store,
+    )
+    background = [asyncio.create_task(_start(engine)), asyncio.create_task(_sweep(store))]
+    try:
+        yield parts
+    finally:
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await engine.aclose()
+        await asyncio.to_thread(scoring.close)
+        await asyncio.to_thread(inbox.close)
+
+
+def _decoder_pool(settings: Settings) -> Decoder:
+    from specsem.media import DecoderPool  # noqa: PLC0415 - starts processes: not for a test with its own
+
+    return DecoderPool(workers=settings.decode_workers, limits=settings.limits)
+
+
+async def _start(engine: Engine) -> None:
+    try:
+        await engine.start()
+    except SpecSemError as error:
+        logger.error("the model can't be used: %s", error.message)
+    except Exception:
+        logger.exception("the model could not be loaded")
+    else:
+        logger.info("ready: %s on %s", engine.record.name, engine.device)
+
+
+async def _sweep(store: VideoStore) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        try:
+            await store.sweep()
+        except OSError:
+            logger.exception("the store of videos could not be swept")
+
+
+# Starlette types handlers by Exception; each is registered for the class that it names here.
+
+
+async def _on_problem(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)  # noqa: S101
+    return ProblemResponse(error)
+
+
+async def _on_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, SpecSemError)  # noqa: S101
+    problem = from_error(error)
+    if problem.status >= 500:
+        raise error  # Shield logs it and answers
+    return ProblemResponse(problem)
+
+
+async def _on_invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    found = [
+        {"where": "/".join(map(str, entry["loc"])), "message": str(entry["msg"])} for entry in error.errors()
+    ]
+    detail = "; ".join(f"{entry['where']}: {entry['message']}" for entry in found[:3])
+    return ProblemResponse(Problem("invalid_request", detail, errors=found))
+
+
+async def _on_http_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    headers: Mapping[str, str] | None = error.headers
+    return ProblemResponse(from_status(error.status_code, str(error.detail), headers))
+
+
+async def _on_disconnect(_request: Request, _error: Exception) -> Response:
+    # Nobody reads it; it says in the log why there was no answer.
+    return Response(status_code=499)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which says in one line where it listens."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            bound = self.servers[0].sockets[0].getsockname()
+            host = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+            print(
+                f"SpecSem is at http://{host}:{bound[1]}/  (reference at /docs, Ctrl-C stops it)", flush=True
+            )
+
+
+def run(settings: Settings, engine: Engine | None = None, decoder: Decoder | None = None) -> None:
+    """Serve until Ctrl-C or SIGTERM; work in flight gets ``shutdown_grace_s`` seconds to finish.
+
+    Raises:
+        ExposureRefused: the address is open to others and no key is configured.
+        ModelError: the model is not there, or its weights are not.
+    """
+    check_exposure(settings)
+    if engine is None:
+        get_model(settings.model).verified_weights()  # said now, and not by a service that never gets ready
+    server = _Server(
+        uvicorn.Config(
+            create_app(settings, engine, decoder),
+            host=settings.host,
+            port=settings.port,
+            http="h11",
+            ws="none",
+            h11_max_incomplete_event_size=H11_MAX_HEADER_BYTES,
+            limit_concurrency=settings.max_connections,
+            timeout_graceful_shutdown=settings.shutdown_grace_s,
+            proxy_headers=False,
+            server_header=False,
+            access_log=settings.access_log,
+            log_config=_log_config(),
+        )
+    )
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it is done
+        server.run()
+
+
+def _log_config() -> dict[str, Any]:
+    """uvicorn's, a little quieter, and with our own lines beside it on standard error."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+        "loggers": {
+            "specsem": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+            "uvicorn": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
+            "uvicorn.access": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+        },
+    }

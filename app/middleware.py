@@ -1,0 +1,225 @@
+"""What surrounds a request, in plain ASGI: one ``@app.middleware("http")`` would hide ``http.disconnect``.
+
+From the outside in: ``Shield`` (headers, and no stack trace ever leaves), ``Lingering`` (a refusal
+reaches the client though its upload is still on the way), ``AccessGuard`` (who may ask).
+"""
+
+import hmac
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from urllib.parse import urlsplit
+
+import anyio
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.problems import Problem, ProblemResponse
+from app.settings import is_loopback_address, is_loopback_name
+
+__all__ = ["CONTENT_SECURITY_POLICY", "AccessGuard", "Lingering", "Shield"]
+
+logger = logging.getLogger("specsem.app")
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+SECURITY_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+LINGER_S = 2.0
+LINGER_BYTES = 16 * 1024**2
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Shield:
+    """Security headers and a request id on every answer; an unforeseen error is a bare 500 with that id."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = secrets.token_hex(8)
+        started = False
+
+        async def guarded_send(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+                # no-cache: asked again with its ETag, so that an upgrade shows at once.
+                headers.setdefault(
+                    "Cache-Control", "no-store" if scope["path"].startswith("/v1/") else "no-cache"
+                )
+                headers["X-Request-Id"] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, guarded_send)
+        except Exception:
+            # The path is the client's text: repr keeps control characters out of the log.
+            logger.exception("request %s failed: %s %r", request_id, scope["method"], scope["path"][:200])
+            if started:
+                raise  # too late for another answer: the server cuts the connection
+            problem = Problem(
+                "internal_error",
+                "The request failed on our side. The log has more under this id.",
+                instance=f"urn:request:{request_id}",
+                id=request_id,
+            )
+            await ProblemResponse(problem)(scope, receive, guarded_send)
+
+
+class Lingering:
+    """Answer first, then throw away the rest of an unread body for at most two seconds or 16 MiB, then close.
+
+    Closing a socket with unread data resets it, and the client would never see why it was refused.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not _announces_body(Headers(scope=scope)):
+            await self.app(scope, receive, send)
+            return
+        complete = False
+
+        async def watched_receive() -> Message:
+            nonlocal complete
+            message = await receive()
+            complete = complete or message["type"] != "http.request" or not message.get("more_body", False)
+            return message
+
+        async def lingering_send(message: Message) -> None:
+            if complete:
+                await send(message)
+            elif message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Connection"] = "close"
+                await send(message)
+            elif message.get("more_body", False):
+                await send(message)
+            else:
+                await send({**message, "more_body": True})
+                await _drain(watched_receive, lambda: complete)
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        await self.app(scope, watched_receive, lingering_send)
+
+
+def _announces_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+async def _drain(receive: Receive, complete: Callable[[], bool]) -> None:
+    seen = 0
+    with anyio.move_on_after(LINGER_S):
+        while not complete() and seen <= LINGER_BYTES:
+            seen += len((await receive()).get("body", b""))
+
+
+class AccessGuard:
+    """Who may ask: the address it came in by, the host name, the site it came from, the key."""
+
+    def __init__(self, app: ASGIApp, *, keys: Sequence[bytes], allowed_hosts: Sequence[str]) -> None:
+        """Keys are kept as digests: equal in length, so that comparing them tells nothing."""
+        self.app = app
+        self.digests = [sha256(key).digest() for key in keys]
+        self.allowed_hosts = frozenset(host.lower().rstrip(".") for host in allowed_hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] == "http" and (problem := self._refusal(scope)) is not None:
+            await ProblemResponse(problem)(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Problem | None:
+        headers = Headers(scope=scope)
+        return (
+            self._exposed(scope)
+            or self._foreign_host(headers)
+            or self._cross_site(scope["method"], headers)
+            or self._keyless(scope["path"], headers)
+        )
+
+    def _exposed(self, scope: Scope) -> Problem | None:
+        """Without keys only loopback is served, however the server was started (uvicorn by hand, say)."""
+        server = scope.get("server")
+        if (
+            self.digests or server is None or server[1] is None
+        ):  # None: a Unix socket, which has its own modes
+            return None
+        if is_loopback_address(server[0]) or server[0] == "localhost":
+            return None
+        return Problem(
+            "exposure_refused",
+            "This service has no keys and answers on the loopback address only. Its operator must set "
+            "SPECSEM_API_KEYS before other machines may use it.",
+        )
+
+    def _foreign_host(self, headers: Headers) -> Problem | None:
+        """Against DNS rebinding: a page of evil.example at 127.0.0.1 still says its own name."""
+        if self.digests and not self.allowed_hosts:
+            return None  # such a page has no key
+        host = _host_name(headers.get("host", ""))
+        if host and (is_loopback_name(host) or host in self.allowed_hosts):
+            return None
+        return Problem(
+            "host_refused", "This host name is not served here; SPECSEM_ALLOWED_HOSTS names those that are."
+        )
+
+    @staticmethod
+    def _cross_site(method: str, headers: Headers) -> Problem | None:
+        """No other web site may make a visitor's browser write here."""
+        if method in SAFE_METHODS:
+            return None
+        site = headers.get("sec-fetch-site")
+        origin = headers.get("origin")
+        if site is not None:
+            allowed = site in {"same-origin", "none"}
+        elif origin is not None:
+            allowed = urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+        else:
+            allowed = True  # no browser
+        if allowed:
+            return None
+        return Problem("cross_site", "Requests from pages of other sites are refused.")
+
+    def _keyless(self, path: str, headers: Headers) -> Problem | None:
+        if not self.digests or not (path == "/v1" or path.startswith("/v1/")):
+            return None
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        offered = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        digest = sha256(offered.encode("latin-1", "replace")).digest()
+        # Every key is compared: the time taken doesn't tell which one came close.
+        if any([hmac.compare_digest(digest, known) for known in self.digests]):  # noqa: C419
+            return None
+        return Problem(
+            "unauthorized",
+            "Send a key as `Authorization: Bearer KEY` or `X-API-Key: KEY`.",
+            headers={"WWW-Authenticate": 'Bearer realm="specsem"'},
+        )
+
+
+def _host_name(host: str) -> str:
+    """``[::1]:8000`` -> ``::1``, ``localhost:8000`` -> ``localhost``; empty where it is none."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""

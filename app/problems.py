@@ -1,0 +1,142 @@
+"""Every refusal as a problem document (RFC 9457): ``{type, title, status, detail, code}``.
+
+``code`` is stable; a file's own codes are those of ``specsem.errors`` and the same as the command line's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from specsem.errors import LimitsExceeded, MediaError, SpecSemError
+
+__all__ = [
+    "CODES",
+    "MEDIA_TYPE",
+    "Code",
+    "Problem",
+    "ProblemResponse",
+    "from_error",
+    "from_status",
+    "too_large",
+]
+
+MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One stable code: the HTTP status that it comes with, and a title."""
+
+    status: int
+    title: str
+
+
+CODES: dict[str, Code] = {
+    # The file.
+    "not_a_video": Code(422, "Not a video"),
+    "no_video_stream": Code(422, "No moving pictures in this file"),
+    "unsupported": Code(422, "A kind of video that is not supported"),
+    "undecodable": Code(422, "No usable frame could be decoded"),
+    "encrypted": Code(422, "The video is encrypted"),
+    "too_short": Code(422, "The video is too short"),
+    "too_small": Code(422, "The frames are too small"),
+    "limits_exceeded": Code(422, "Beyond the configured limits (413 where it is the size of the upload)"),
+    "timeout": Code(422, "Decoding took too long"),
+    # The request.
+    "malformed_body": Code(400, "The body is not what its header says"),
+    "invalid_request": Code(422, "The request is not valid"),
+    "missing_file": Code(422, "No file in the form"),
+    "unauthorized": Code(401, "A key is needed"),
+    "host_refused": Code(403, "This host name is not served"),
+    "cross_site": Code(403, "Requests from other sites are refused"),
+    "exposure_refused": Code(403, "Not open to other machines without a key"),
+    "video_not_found": Code(404, "No such video"),
+    "no_such_route": Code(404, "No such address"),
+    "method_not_allowed": Code(405, "Method not allowed"),
+    "upload_timeout": Code(408, "The upload took too long"),
+    "unsupported_media_type": Code(415, "Unsupported type of body"),
+    "client_closed_request": Code(499, "The client left"),
+    # Us.
+    "internal_error": Code(500, "Something went wrong here"),
+    "busy": Code(503, "Busy"),
+    "storage_full": Code(503, "The store is full"),
+    "not_ready": Code(503, "Not ready yet"),
+    "deadline_exceeded": Code(503, "Not finished in time"),
+}
+
+_BY_STATUS = {404: "no_such_route", 405: "method_not_allowed"}
+
+
+class Problem(Exception):
+    """A refusal on its way to the client. ``detail`` is one sentence and names no path of ours."""
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+        self.status = status or CODES[code].status
+        self.headers = dict(headers or {})
+        self.extra = extra
+        if self.status == 503:
+            self.headers.setdefault("Retry-After", "2")
+
+    def document(self) -> dict[str, Any]:
+        """The document that the client gets."""
+        return {
+            "type": f"/docs#error-{self.code}",
+            "title": CODES[self.code].title,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            **self.extra,
+        }
+
+
+def from_error(error: SpecSemError) -> Problem:
+    """The problem that stands for an error of the library. A bad file is 422, never 5xx."""
+    if isinstance(error, MediaError):
+        code = error.code if error.code in CODES else "undecodable"
+        return Problem(code, error.message)
+    return Problem("internal_error", "The request could not be completed.")
+
+
+def from_status(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Problem:
+    """The problem for an HTTP error that the framework raised by itself (404, 405, 400...)."""
+    code = _BY_STATUS.get(status, "internal_error" if status >= 500 else "invalid_request")
+    return Problem(code, detail, status=status, headers=headers)
+
+
+class ProblemResponse(JSONResponse):
+    """``application/problem+json``."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.document(), status_code=problem.status, headers=problem.headers)
+
+
+def too_large(limit_bytes: int) -> Problem:
+    """The upload passed its limit (413); the code is the command line's for a file that is too large."""
+    return Problem(
+        LimitsExceeded.code,
+        f"The file is larger than the {_in_words(limit_bytes)} that this service accepts.",
+        status=413,
+        limit_bytes=limit_bytes,
+    )
+
+
+def _in_words(count: int) -> str:
+    for unit, size in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if count >= size:
+            return f"{count / size:.4g} {unit}"
+    return f"{count} bytes"

@@ -1,0 +1,59 @@
+"""What the routes' OpenAPI descriptions have in common."""
+
+from typing import Any
+
+from app.problems import CODES, MEDIA_TYPE
+from app.schemas import ProblemDocument
+
+__all__ = ["file_body", "problems"]
+
+_SCHEMA = {"$ref": "#/components/schemas/ProblemDocument"}
+
+
+def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """The ``responses`` of a route that may refuse with these codes, one example each."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for code in ("unauthorized", "host_refused", *codes):
+        status = 413 if code == "limits_exceeded" else CODES[code].status
+        entry = found.setdefault(
+            status,
+            {
+                "model": ProblemDocument,
+                "description": CODES[code].title,
+                "content": {MEDIA_TYPE: {"schema": _SCHEMA, "examples": {}}},
+            },
+        )
+        entry["content"][MEDIA_TYPE]["examples"][code] = {
+            "value": {
+                "type": f"/docs#error-{code}",
+                "title": CODES[code].title,
+                "status": status,
+                "detail": "One sentence that says what happened.",
+                "code": code,
+            }
+        }
+    return found
+
+
+def file_body(*, with_json: dict[str, Any] | None = None) -> dict[str, Any]:
+    """``openapi_extra`` of a route that takes a file as a form or as a raw body."""
+    content: dict[str, Any] = {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {
+                    "file": {"type": "string", "format": "binary", "description": "The video."},
+                },
+            }
+        },
+        "video/*": {"schema": {"type": "string", "format": "binary"}},
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+    }
+    if with_json is not None:
+        content["multipart/form-data"]["schema"]["properties"]["thorough"] = {
+            "type": "boolean",
+            "description": "Scan the whole time line instead of a few windows.",
+        }
+        content["application/json"] = {"schema": with_json}
+    return {"requestBody": {"required": True, "content": content}}

@@ -1,0 +1,42 @@
+"""``/v1/models`` and ``/v1/policies``: what the verdicts stand on."""
+
+from fastapi import APIRouter
+
+from app.routes._openapi import problems
+from app.schemas import ModelInfo, ModelList, PolicyInfo, PolicyList
+from app.services import Services
+from specsem.registry import list_models
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1", tags=["Models"])
+
+
+@router.get("/models", summary="Registered models", responses=problems())
+def models(parts: Services) -> ModelList:
+    """Every registered model, whether its weights are here, and which one is active."""
+    return ModelList(
+        models=[
+            ModelInfo(
+                name=record.name,
+                version=record.version,
+                licence=record.licence,
+                summary=record.summary,
+                sha256=record.sha256,
+                present=record.present,
+                active=record.name == parts.settings.model,
+            )
+            for record in list_models()
+        ]
+    )
+
+
+@router.get("/policies", summary="Policies of the active model", responses=problems("not_ready"))
+def policies(parts: Services) -> PolicyList:
+    """The thresholds behind each policy, each with the false-positive rate that was shown for it."""
+    return PolicyList(
+        policies=[
+            PolicyInfo(name=name, active=name == parts.settings.policy, threshold=threshold)
+            for name, threshold in sorted(parts.engine.policies.items())
+        ]
+    )

@@ -1,0 +1,121 @@
+"""The page at ``/`` and the reference at ``/docs``: server-rendered, from our own origin alone.
+
+``/docs`` is our own rendering of ``/openapi.json``. Swagger UI would be 1.5 MB of script from a CDN, or from a
+package that has to keep up with it, and it wants inline styles that our content-security policy forbids.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from app.problems import CODES
+from app.services import Services
+from specsem import __version__
+
+__all__ = ["STATIC", "router"]
+
+WEB = Path(__file__).parent.parent / "web"
+STATIC = WEB / "static"
+
+router = APIRouter(include_in_schema=False)
+
+
+def _code_spans(text: str) -> Markup:
+    """Escaped text with `code` in <code> and blank lines as paragraphs: the little Markdown that we use."""
+    paragraphs = [re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(p))) for p in text.split("\n\n")]
+    return Markup("".join(f"<p>{p}</p>" for p in paragraphs))  # noqa: S704 - escaped above
+
+
+_pages = Environment(
+    loader=FileSystemLoader(WEB / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+)
+_pages.filters["code_spans"] = _code_spans
+
+
+@router.api_route("/", methods=["GET", "HEAD"])
+async def page(parts: Services) -> HTMLResponse:
+    """The page for people."""
+    settings = parts.settings
+    html = _pages.get_template("page.html").render(
+        version=__version__, needs_key=bool(settings.keys()), max_upload_bytes=settings.max_upload_bytes
+    )
+    return HTMLResponse(html)
+
+
+@router.api_route("/docs", methods=["GET", "HEAD"])
+async def docs(request: Request) -> HTMLResponse:
+    """The reference for programs."""
+    schema = request.app.openapi()
+    html = _pages.get_template("docs.html").render(
+        version=__version__,
+        description=schema["info"]["description"],
+        operations=_operations(schema),
+        records={
+            name: _fields(record)
+            for name, record in sorted(schema["components"]["schemas"].items())
+            if "properties" in record and not name.startswith("HTTPValidation") and name != "ValidationError"
+        },
+        codes=CODES,
+        base=str(request.base_url).rstrip("/"),
+    )
+    return HTMLResponse(html)
+
+
+def _operations(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": operation["operationId"],
+            "method": method.upper(),
+            "path": path,
+            "summary": operation.get("summary", ""),
+            "description": operation.get("description", ""),
+            "parameters": [
+                parameter | {"type": _type_name(parameter["schema"])}
+                for parameter in operation.get("parameters", [])
+            ],
+            "bodies": {
+                kind: _type_name(body["schema"])
+                for kind, body in operation.get("requestBody", {}).get("content", {}).items()
+            },
+            "responses": [_response(status, found) for status, found in operation["responses"].items()],
+        }
+        for path, methods in schema["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+def _response(status: str, found: dict[str, Any]) -> dict[str, Any]:
+    content = found.get("content", {})
+    json_schema = content.get("application/json", {}).get("schema", {})
+    codes = [code for body in content.values() for code in body.get("examples", {})]
+    record = "" if codes else _type_name(json_schema) if json_schema else ""
+    return {"status": status, "codes": codes, "record": record}
+
+
+def _fields(record: dict[str, Any]) -> list[dict[str, str]]:
+    return [
+        {"name": name, "type": _type_name(field), "description": field.get("description", "")}
+        for name, field in record["properties"].items()
+    ]
+
+
+def _type_name(schema: dict[str, Any]) -> str:  # noqa: PLR0911 - one line a kind
+    """A JSON schema in a few words; a record by its name."""
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    if "enum" in schema:
+        return " | ".join(map(str, schema["enum"]))
+    if "anyOf" in schema:
+        return " or ".join(_type_name(option) for option in schema["anyOf"])
+    if schema.get("type") == "array":
+        return f"list of {_type_name(schema.get('items', {}))}"
+    if "properties" in schema and "title" not in schema:
+        return "form: " + ", ".join(schema["properties"])
+    if schema.get("format") == "binary":
+        return "the file"
+    return str(schema.get("title") if "properties" in schema else schema.get("type", "anything"))

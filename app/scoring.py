@@ -1,0 +1,138 @@
+"""From a file on disk to an answer: decode in threads that wait for the decoder's processes, then score."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from app.engines import Engine
+from app.problems import Problem
+from specsem.media import Clip, MediaInfo, SamplePlan, Window
+from specsem.result import ScoredFile
+
+if TYPE_CHECKING:
+    from specsem.scorer import WindowScore
+
+__all__ = ["Decoder", "Scan", "Scoring"]
+
+T = TypeVar("T")
+SCAN_WINDOWS = 8
+"""Windows of a thorough scan that go to the engine at once: bounds memory whatever the file's length."""
+
+
+class Scan(Protocol):
+    """The windows of a whole time line in order; ``clip`` holds the facts once they are through."""
+
+    @property
+    def clip(self) -> Clip: ...
+    def __iter__(self) -> Iterator[Window]: ...
+    def __next__(self) -> Window: ...
+
+
+class Decoder(Protocol):
+    """What the service needs of ``specsem.media.DecoderPool``. Every method raises ``MediaError``."""
+
+    def probe(self, path: Path, /) -> MediaInfo: ...
+    def decode(self, path: Path, plan: SamplePlan, /, *, cancel: threading.Event | None) -> Clip: ...
+    def scan(
+        self, path: Path, plan: SamplePlan, /, *, cancel: threading.Event | None
+    ) -> AbstractContextManager[Scan]: ...
+    def close(self) -> None: ...
+
+
+class Scoring:
+    """Decodes and scores. Cancelling a caller stops its decoder and takes its clip out of the queue."""
+
+    def __init__(self, decoder: Decoder, engine: Engine, *, workers: int, timeout_s: float) -> None:
+        self._decoder = decoder
+        self._engine = engine
+        self._timeout_s = timeout_s
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="specsem-decode")
+
+    async def probe(self, path: Path) -> MediaInfo:
+        """Facts of a file. Raises ``MediaError``, and ``Problem`` ``deadline_exceeded``."""
+        return await self._within_time(self._in_thread(lambda _cancel: self._decoder.probe(path)))
+
+    async def score(self, path: Path, *, name: str, sha256: str, thorough: bool) -> ScoredFile:
+        """The answer for a file; ``name`` is what the answer calls it.
+
+        Raises:
+            MediaError: this file can't be scored.
+            Problem: ``not_ready`` or ``deadline_exceeded`` (503).
+        """
+        return await self._within_time(self._score(path, name, sha256, thorough))
+
+    def close(self) -> None:
+        """Stop the threads and the decoder."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._decoder.close()
+
+    async def _score(self, path: Path, name: str, sha256: str, thorough: bool) -> ScoredFile:
+        from specsem.pipeline import assemble  # noqa: PLC0415 - imports torch, which the engine has loaded
+
+        begun = time.perf_counter()
+        if thorough:
+            clip, scores = await self._scan(path)
+            verdict = await self._engine.judge(clip, scores)
+            forward_s = max(0.0, time.perf_counter() - begun - clip.decode_ms / 1e3)
+        else:
+            clip = await self._in_thread(
+                lambda cancel: self._decoder.decode(path, self._engine.plan, cancel=cancel)
+            )
+            decoded = time.perf_counter()
+            verdict = await self._engine.score(clip)
+            forward_s = time.perf_counter() - decoded
+        timing_ms = {
+            "decode": clip.decode_ms,
+            "forward": forward_s * 1e3,
+            "total": (time.perf_counter() - begun) * 1e3,
+        }
+        return assemble(
+            path=name,
+            sha256=sha256,
+            clip=clip,
+            verdict=verdict,
+            record=self._engine.record,
+            timing_ms=timing_ms,
+        )
+
+    async def _scan(self, path: Path) -> "tuple[Clip, list[WindowScore]]":
+        """The whole time line in constant memory: the decoder waits while the engine scores a handful."""
+        loop = asyncio.get_running_loop()
+        pending: list[Future[list[WindowScore]]] = []
+
+        def scan(cancel: threading.Event) -> "tuple[Clip, list[WindowScore]]":
+            scores: list[WindowScore] = []
+            with self._decoder.scan(path, self._engine.plan, cancel=cancel) as windows:
+                while batch := list(islice(windows, SCAN_WINDOWS)):
+                    pending[:] = [asyncio.run_coroutine_threadsafe(self._engine.score_windows(batch), loop)]
+                    scores += pending[0].result()
+                return windows.clip, scores
+
+        try:
+            return await self._in_thread(scan)
+        finally:
+            for future in pending:
+                future.cancel()
+
+    async def _in_thread(self, call: Callable[[threading.Event], T]) -> T:
+        """Run a blocking call that stops when its event is set; set it when the caller is cancelled."""
+        cancel = threading.Event()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, call, cancel)
+        finally:
+            cancel.set()
+
+    async def _within_time(self, work: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await work
+        except TimeoutError:
+            raise Problem(
+                "deadline_exceeded", "The video could not be scored in time; try again later."
+            ) from None

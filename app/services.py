@@ -1,0 +1,37 @@
+"""The parts that routes share, made once by ``app.main`` and handed to them as a dependency."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from app.admission import Admission
+from app.engines import Engine
+from app.scoring import Scoring
+from app.settings import Settings
+from app.uploads import Inbox
+from app.videos import VideoStore
+
+__all__ = ["Parts", "Services"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that a route may need."""
+
+    settings: Settings
+    engine: Engine
+    scoring: Scoring
+    admission: Admission
+    inbox: Inbox
+    videos: VideoStore
+
+
+def _parts(request: Request) -> Parts:
+    parts = request.app.state.parts
+    if not isinstance(parts, Parts):
+        raise TypeError("the application was not started")
+    return parts
+
+
+Services = Annotated[Parts, Depends(_parts)]

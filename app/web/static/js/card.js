@@ -1,0 +1,207 @@
+// A job's card: the verdict with its evidence, or why there is none.
+
+import { timeline } from "./chart.js";
+import { el, one, stamp, svg } from "./dom.js";
+import * as words from "./words.js";
+
+/** @typedef {import("./types.js").ScoredFile} ScoredFile */
+/** @typedef {import("./types.js").Problem} Problem */
+
+/** Shapes as well as colours tell the verdicts apart. @type {Record<string, string[]>} */
+const ICONS = {
+  generated: ["M12 3l1.8 5.2L19 10l-5.2 1.8L12 17l-1.8-5.2L5 10l5.2-1.8z", "M18.5 16l.8 2.2 2.2.8-2.2.8-.8 2.2-.8-2.2-2.2-.8 2.2-.8z"],
+  authentic: ["M3 8h4l2-3h6l2 3h4v11H3z", "M12 16.5a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7z"],
+  inconclusive: ["M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18z", "M9.6 9.4a2.5 2.5 0 1 1 3.7 2.2c-.9.5-1.3 1-1.3 1.9", "M12 16.6v.1"],
+};
+
+/**
+ * @param {HTMLElement} card
+ * @param {ScoredFile} answer
+ * @param {File} file
+ */
+export function showVerdict(card, answer, file) {
+  const view = stamp("verdict-template");
+  card.dataset.verdict = answer.verdict;
+  one(view, ".icon").append(...ICONS[answer.verdict].map((d) => svg("path", { d })));
+  one(view, ".word").textContent = words.VERDICTS[answer.verdict];
+  one(view, ".meaning").textContent = words.meaning(answer);
+  one(view, ".score-number").textContent = words.score(answer.score);
+  one(view, ".cost").textContent = words.cost(answer.threshold);
+  gauge(one(view, ".gauge"), answer);
+  fillList(one(view, ".reasons"), answer.reasons.map(words.reason));
+  fillList(one(view, ".unchecked"), unchecked(answer));
+  fillFacts(one(view, ".media"), mediaFacts(answer, file));
+  fillFacts(one(view, ".model"), modelFacts(answer));
+  fillTable(one(view, "tbody"), answer);
+  fillJson(view, answer);
+  const video = one(view, "video", HTMLVideoElement);
+  const frame = one(view, ".verdict");
+  const readout = one(view, ".readout");
+  const chart = one(view, ".chart", SVGSVGElement);
+  one(card, ".running").replaceWith(view);
+  one(card, ".cancel").remove();
+  const hint = "Point at a window or use the arrow keys; click or Enter shows it in the video.";
+  readout.textContent = hint;
+  const movePlayhead = timeline(chart, answer, {
+    onSeek: (seconds) => {
+      // A hair later than the first frame's time: browsers round it down to the frame before.
+      if (video.isConnected) video.currentTime = seconds + 0.001;
+      movePlayhead(seconds);
+    },
+    onShow: (text) => {
+      readout.textContent = text || hint;
+    },
+  });
+  preview(video, file, () => {
+    one(frame, ".preview").remove();
+    frame.classList.add("no-preview");
+  });
+  video.addEventListener("timeupdate", () => movePlayhead(video.currentTime));
+}
+
+/**
+ * @param {HTMLElement} card
+ * @param {Problem} problem
+ */
+export function showProblem(card, problem) {
+  const view = stamp("error-template");
+  one(view, ".failed-title").textContent = problem.title;
+  one(view, ".failed-detail").textContent = problem.detail;
+  one(view, ".failed-code code").textContent = problem.code;
+  one(card, ".running").replaceWith(view);
+  one(card, ".cancel").remove();
+}
+
+/**
+ * Play the local file; the browser may know fewer formats than the service.
+ * @param {HTMLVideoElement} video
+ * @param {File} file
+ * @param {() => void} onUnplayable
+ */
+function preview(video, file, onUnplayable) {
+  const url = URL.createObjectURL(file);
+  video.addEventListener("error", () => {
+    URL.revokeObjectURL(url);
+    onUnplayable();
+  });
+  video.src = url;
+}
+
+/**
+ * Score and thresholds on one scale from 0 to 1.
+ * @param {SVGElement} root
+ * @param {ScoredFile} answer
+ */
+function gauge(root, { score, threshold: limits }) {
+  const label = `Score ${words.score(score)} on a scale from 0, camera, to 1, generated. Camera below ${words.threshold(limits.lower)}, generated from ${words.threshold(limits.value)}.`;
+  root.setAttribute("aria-label", label);
+  const low = limits.lower * 300;
+  const high = limits.value * 300;
+  const needle = Math.min(Math.max(score * 300, 6), 294);
+  root.append(
+    svg("rect", { class: "track", x: 0, y: 14, width: 300, height: 14, rx: 7 }),
+    svg("path", { class: "zone-low", d: `M7 14.5H${Math.max(low, 7)}V27.5H7a6.5 6.5 0 0 1 0-13z` }),
+    svg("path", { class: "zone-high", d: `M293 14.5H${Math.min(high, 293)}V27.5H293a6.5 6.5 0 0 0 0-13z` }),
+    svg("line", { class: "mark", x1: low, x2: low, y1: 11, y2: 31 }),
+    svg("line", { class: "mark", x1: high, x2: high, y1: 11, y2: 31 }),
+    svg("circle", { class: "needle", cx: needle, cy: 21, r: 8 }),
+    svg("text", { x: 0, y: 44 }, "camera"),
+    svg("text", { x: 300, y: 44, "text-anchor": "end" }, "generated"),
+  );
+}
+
+/**
+ * @param {ScoredFile} answer
+ * @returns {string[]}
+ */
+function unchecked({ coverage, segments, provenance, warnings }) {
+  const percent = coverage.fraction >= 0.995 ? "all" : `${Math.max(1, Math.round(coverage.fraction * 100))}%`;
+  const looked =
+    percent === "all"
+      ? "All of the time line was looked at."
+      : `${segments.length === 1 ? "One window was" : `${segments.length} windows were`} looked at, ${coverage.analysed_s.toFixed(1)} of ${coverage.duration_s.toFixed(1)} s (${percent}); the rest was not.`;
+  const lines = [looked, "Sound is not examined."];
+  if (provenance.c2pa.status === "not_checked") lines.push("Signed origin (C2PA) was not checked.");
+  return [...lines, ...warnings];
+}
+
+/**
+ * @param {ScoredFile} answer
+ * @param {File} file
+ * @returns {[string, string][]}
+ */
+function mediaFacts({ media, sha256 }, file) {
+  return [
+    ["Size", words.bytes(file.size)],
+    ["Container", media.container],
+    ["Codec", media.codec],
+    ["Frame", `${media.width} × ${media.height}`],
+    ["Rate", media.fps === null ? "unknown" : `${Number(media.fps.toFixed(2))} frames a second`],
+    ["Length", words.clock(media.duration_s, 1)],
+    ["Frames scored", String(media.frames_scored)],
+    ["SHA-256", sha256],
+  ];
+}
+
+/**
+ * @param {ScoredFile} answer
+ * @returns {[string, string][]}
+ */
+function modelFacts({ model, logit, timing_ms: timing }) {
+  /** @type {[string, string][]} */
+  const times = Object.entries(timing).map(([stage, ms]) => [`Time, ${stage}`, `${Math.round(ms)} ms`]);
+  return [["Name", model.name], ["Version", model.version], ["Weights", model.sha256.slice(0, 16)], ["Logit", logit.toFixed(3)], ...times];
+}
+
+/**
+ * @param {Element} list
+ * @param {string[]} lines
+ */
+function fillList(list, lines) {
+  if (lines.length === 0) list.remove();
+  list.replaceChildren(...lines.map((line) => el("li", line)));
+}
+
+/**
+ * @param {Element} list
+ * @param {[string, string][]} facts
+ */
+function fillFacts(list, facts) {
+  list.replaceChildren(...facts.flatMap(([name, value]) => [el("dt", name), el("dd", value)]));
+}
+
+/**
+ * @param {Element} body
+ * @param {ScoredFile} answer
+ */
+function fillTable(body, { segments, threshold: limits }) {
+  const reads = { generated: "generated", authentic: "camera", between: "between the thresholds" };
+  for (const segment of segments) {
+    const row = document.createElement("tr");
+    const cells = [segment.start_s.toFixed(2), segment.end_s.toFixed(2), words.score(segment.score)];
+    row.append(...[...cells, reads[words.reading(segment.score, limits)]].map((text) => el("td", text)));
+    body.append(row);
+  }
+}
+
+/**
+ * @param {ParentNode} view
+ * @param {ScoredFile} answer
+ */
+function fillJson(view, answer) {
+  const text = JSON.stringify(answer, null, 2);
+  one(view, ".json pre").textContent = text;
+  const download = one(view, ".download", HTMLAnchorElement);
+  download.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+  download.download = `${answer.path}.specsem.json`;
+  const copy = one(view, ".copy", HTMLButtonElement);
+  copy.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      copy.textContent = "Copied";
+    } catch {
+      copy.textContent = "Could not copy";
+    }
+    setTimeout(() => (copy.textContent = "Copy JSON"), 2000);
+  });
+}
