@@ -42,8 +42,8 @@ H11_MAX_HEADER_BYTES = 32 * 1024
 DESCRIPTION = """Tells AI-generated video from camera video: a calibrated verdict with its time line.
 
 Every error is a problem document (RFC 9457) with a stable `code`. A score is the calibrated probability that
-the file is generated, at even odds; the threshold says which false-positive rate on camera video stands behind
-it."""
+the file is generated, at even odds; the threshold says which false-positive rate on camera video stands
+behind it."""
 
 
 def create_app(

@@ -133,7 +133,7 @@ class Settings(BaseSettings):
             found = [key for line in lines if (key := line.partition("#")[0].strip())]
             if any(len(key) < MIN_KEY_CHARACTERS for key in found):
                 raise ExposureRefused(
-                    f"The file of keys (SPECSEM_API_KEYS_FILE) holds one under {MIN_KEY_CHARACTERS} characters."
+                    f"SPECSEM_API_KEYS_FILE holds a key under {MIN_KEY_CHARACTERS} characters."
                 )
             keys += found
         return [key.encode() for key in keys]

@@ -1,7 +1,7 @@
 """The page at ``/`` and the reference at ``/docs``: server-rendered, from our own origin alone.
 
-``/docs`` is our own rendering of ``/openapi.json``. Swagger UI would be 1.5 MB of script from a CDN, or from a
-package that has to keep up with it, and it wants inline styles that our content-security policy forbids.
+``/docs`` is our own rendering of ``/openapi.json``. Swagger UI would be 1.5 MB of script from a CDN, or from
+a package that has to keep up with it, and it wants inline styles that our content-security policy forbids.
 """
 
 import re
