@@ -1,5 +1,22 @@
-"""Decoding of untrusted files: only what a model needs, in a child process that may die."""
+"""From a video file to pixels, safely: :class:`DecoderPool` is the way in.
 
+``read_frames`` is for training, on files that one trusts: it decodes in this process.
+"""
+
+from specsem.media.frames import read_frames
+from specsem.media.geometry import crop_boxes
+from specsem.media.pool import DecoderPool, Scan
 from specsem.media.types import Clip, Coverage, Limits, MediaInfo, SamplePlan, Window
 
-__all__ = ["Clip", "Coverage", "Limits", "MediaInfo", "SamplePlan", "Window"]
+__all__ = [
+    "Clip",
+    "Coverage",
+    "DecoderPool",
+    "Limits",
+    "MediaInfo",
+    "SamplePlan",
+    "Scan",
+    "Window",
+    "crop_boxes",
+    "read_frames",
+]

@@ -3,7 +3,9 @@
 Shape letters: T frames of a window, N native crops of a frame, H height, W width, C = 3 colours (RGB).
 """
 
+import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +53,29 @@ class SamplePlan:
     """``squash``: whole frame, aspect ratio not kept. ``crop``: short side to ``frame_side``, centre crop."""
     thorough: bool = False
     """Scan the whole time line, one window after the other without a gap."""
+
+    @property
+    def crops_shape(self) -> tuple[int, int, int, int, int]:
+        """``T, N, H, W, C`` of a window's crops."""
+        return self.frames, self.crops if self.crop_side else 0, self.crop_side, self.crop_side, 3
+
+    @property
+    def frames_shape(self) -> tuple[int, int, int, int]:
+        """``T, H, W, C`` of a window's resized frames."""
+        return self.frames, self.frame_side, self.frame_side, 3
+
+    @property
+    def window_bytes(self) -> int:
+        """Bytes of the pixels of one window."""
+        return math.prod(self.crops_shape) + math.prod(self.frames_shape)
+
+    def window_arrays(self, buffer: Any, offset: int = 0) -> tuple[UInt8, UInt8]:
+        """A window's crops and frames as views of ``buffer``, one behind the other."""
+        frames_at = offset + math.prod(self.crops_shape)
+        return (
+            np.ndarray(self.crops_shape, np.uint8, buffer, offset),
+            np.ndarray(self.frames_shape, np.uint8, buffer, frames_at),
+        )
 
 
 @dataclass(frozen=True, slots=True)

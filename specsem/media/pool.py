@@ -1,0 +1,461 @@
+"""Decoding in processes of their own: a file that crashes, hangs or bloats the decoder fails alone.
+
+The parent opens the file and hands the decoder a descriptor; pixels come back in shared memory that the
+parent made and sized, and that belongs to the returned arrays alone. File names never reach the decoder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import queue
+import select
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from specsem import errors
+from specsem.media._wire import Message, receive, send
+from specsem.media.types import Clip, Coverage, Limits, MediaInfo, SamplePlan, UInt8, Window
+
+__all__ = ["DecoderPool", "Scan"]
+
+StrPath = str | os.PathLike[str]
+
+_STARTUP_S = 60.0
+_CANCEL_POLL_S = 0.02
+_JOBS_PER_WORKER = 1000
+"""A worker is replaced after so many, against what libraries leak."""
+_SCAN_BUFFERS = 3
+"""Windows of a scan that may be decoded ahead of the consumer."""
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+class DecoderPool:
+    """Up to ``workers`` decoder processes, started at once and reused. Thread-safe; a context manager.
+
+    A call takes a free worker, waiting for one if need be, and blocks until its file is done. All take
+    ``cancel``: an event that, once set, makes the call raise :class:`~specsem.errors.Cancelled` within a few
+    hundredths of a second. Errors of a file are :class:`~specsem.errors.MediaError`.
+    """
+
+    def __init__(self, *, workers: int = 2, limits: Limits = Limits()) -> None:  # noqa: B008  frozen
+        if workers < 1:
+            raise ValueError("workers must be at least 1")
+        self.limits = limits
+        self._closed = False
+        # A worker dies with the thread that started it (PR_SET_PDEATHSIG): so one thread starts them all, and
+        # lives as long as the pool.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="decoder-starter")
+        self._idle: queue.LifoQueue[Future[_Worker]] = queue.LifoQueue()
+        self._live: set[_Worker] = set()
+        self._lock = threading.Lock()
+        for _ in range(workers):
+            self._idle.put(self._starter.submit(self._start))
+
+    def probe(self, path: StrPath, *, cancel: threading.Event | None = None) -> MediaInfo:
+        """Facts of a file, from its packets and its first frame."""
+        with self._session(path, SamplePlan(crop_side=0, frame_side=0), cancel) as session:
+            session.begin("probe")
+            return _info(session.finish()["info"])
+
+    def decode(self, path: StrPath, plan: SamplePlan, *, cancel: threading.Event | None = None) -> Clip:
+        """Windows spread over the file (window mode, whatever ``plan.thorough`` says)."""
+        step = plan.window_bytes
+        with self._session(path, plan, cancel) as session:
+            shared = _Shared(step * plan.windows) if step else None
+            session.begin("decode", shared)
+            done = session.finish()
+        # A worker sends as many windows as it found; it can't make us read outside the memory we sized.
+        found = done["windows"][: plan.windows]
+        buffer = shared.map(step * len(found)) if shared is not None else b""
+        windows = [_window(w, plan, buffer, i * step) for i, w in enumerate(found)]
+        return _clip(done, windows)
+
+    def scan(self, path: StrPath, plan: SamplePlan, *, cancel: threading.Event | None = None) -> Scan:
+        """Every window of the file, one after the other, in constant memory."""
+        return Scan(self._session(path, plan, cancel))
+
+    def read_frames(
+        self, path: StrPath, max_frames: int, start: int = 0, *, cancel: threading.Event | None = None
+    ) -> tuple[UInt8, npt.NDArray[np.float64]]:
+        """:func:`specsem.media.read_frames`, in a decoder process."""
+        with self._session(path, SamplePlan(), cancel) as session:
+            session.begin("frames", start=start, count=max_frames)
+            return session.receive_frames(max_frames)
+
+    def close(self) -> None:
+        """Kill all workers. Calls under way fail with Undecodable; further ones raise RuntimeError."""
+        with self._lock:
+            self._closed = True
+            live = list(self._live)
+        for worker in live:
+            worker.kill()
+        self._starter.shutdown(wait=True)
+        with self._lock:
+            live = list(self._live)
+        for worker in live:
+            self._bury(worker)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- workers --------------------------------------------------------------------------------------------
+
+    def pids(self) -> list[int]:
+        """Process ids of the workers that live now."""
+        with self._lock:
+            return [worker.process.pid for worker in self._live]
+
+    def _start(self) -> _Worker:
+        worker = _Worker(self.limits)
+        with self._lock:
+            self._live.add(worker)
+            closed = self._closed
+        if closed:
+            worker.kill()
+        return worker
+
+    def _bury(self, worker: _Worker) -> None:
+        worker.kill()
+        worker.bury()
+        with self._lock:
+            self._live.discard(worker)
+
+    def _session(self, path: StrPath, plan: SamplePlan, cancel: threading.Event | None) -> _Session:
+        file = _open_regular(path, self.limits)
+        try:
+            worker = self._take(cancel)
+        except BaseException:
+            os.close(file)
+            raise
+        return _Session(self, worker, file, plan, cancel)
+
+    def _take(self, cancel: threading.Event | None) -> _Worker:
+        while True:
+            if self._closed:
+                raise RuntimeError("the decoder pool is closed")
+            if cancel is not None and cancel.is_set():
+                raise errors.Cancelled("The request was cancelled.")
+            with contextlib.suppress(queue.Empty):
+                future = self._idle.get(timeout=_CANCEL_POLL_S if cancel is not None else 0.5)
+                break
+        try:
+            worker = future.result()
+            worker.await_ready()
+        except BaseException:
+            # Not this file's fault; the next call tries to start another one.
+            if future.done() and future.exception() is None:
+                self._bury(future.result())
+            self._replace()
+            raise
+        return worker
+
+    def _give(self, worker: _Worker, *, fit: bool) -> None:
+        """Back from a job. ``fit``: it answered to the end and may be used again."""
+        worker.jobs += 1
+        if fit and worker.jobs < _JOBS_PER_WORKER and not self._closed:
+            idle: Future[_Worker] = Future()
+            idle.set_result(worker)
+            self._idle.put(idle)
+        else:
+            self._bury(worker)
+            self._replace()
+
+    def _replace(self) -> None:
+        with contextlib.suppress(RuntimeError):  # closed
+            self._idle.put(self._starter.submit(self._start))
+
+
+class _Worker:
+    """One decoder process and our end of its socket."""
+
+    def __init__(self, limits: Limits) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            arguments = [theirs.fileno(), os.getpid(), limits.memory_bytes]
+            self.process = subprocess.Popen(
+                [sys.executable, "-s", "-P", "-m", "specsem.media._worker", *map(str, arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                cwd="/",
+                env={
+                    "PYTHONPATH": str(_ROOT),
+                    "LC_ALL": "C.UTF-8",
+                    "MALLOC_ARENA_MAX": "2",  # an arena a thread would eat up the address space
+                    "OPENBLAS_NUM_THREADS": "1",  # NumPy must not start threads in it
+                },
+            )
+        self.sock = ours
+        self.jobs = 0
+        self._ready = False
+
+    def await_ready(self) -> None:
+        """Wait for the imports of a new process."""
+        if self._ready:
+            return
+        self.sock.settimeout(_STARTUP_S)
+        try:
+            receive(self.sock)
+        except (EOFError, OSError, ValueError):
+            raise errors.SpecSemError("The decoder process does not start.") from None
+        self.sock.settimeout(None)
+        self._ready = True
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+
+    def bury(self) -> int:
+        """Reap it and free what it held; its exit status (-N: died of signal N)."""
+        status = self.process.wait()
+        self.sock.close()
+        return status
+
+
+class _Session:
+    """One file on one worker: owns the descriptor, watches the clock, gives the worker back, fit or not."""
+
+    def __init__(
+        self, pool: DecoderPool, worker: _Worker, file: int, plan: SamplePlan, cancel: threading.Event | None
+    ) -> None:
+        self._pool, self._worker, self._file = pool, worker, file
+        self.plan = plan
+        self._cancel = cancel
+        self._waited_s = 0.0
+        self.allowed_s = pool.limits.wall_s
+        self._fit = False
+        self._open = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """A worker that is still at it is killed and replaced."""
+        if self._open:
+            self._open = False
+            os.close(self._file)
+            self._pool._give(self._worker, fit=self._fit)
+
+    def begin(self, op: str, shared: _Shared | None = None, **more: int) -> None:
+        message = {"op": op, "limits": asdict(self._pool.limits), "plan": asdict(self.plan), **more}
+        self._send(message, [self._file] if shared is None else [self._file, shared.fd])
+
+    def grant(self, shared: _Shared) -> None:
+        """Let the worker fill this memory."""
+        self._send({"op": "buffer"}, [shared.fd])
+
+    def finish(self) -> Message:
+        """The answer that ends the job."""
+        return self.next("done")
+
+    def next(self, *expected: str) -> Message:
+        """The next answer. Raises what went wrong: the file's error, a dead worker, time, cancellation."""
+        try:
+            self._wait()
+            message, fds = receive(self._worker.sock)
+        except (EOFError, ConnectionError, ValueError):
+            raise self._post_mortem() from None
+        for fd in fds:  # it has none to give
+            os.close(fd)
+        op = message.get("op")
+        if op == "error":
+            self._fit = not message.get("spent")
+            raise errors.media_error(str(message["code"]), str(message["message"]))
+        if op not in expected:
+            raise errors.Undecodable("The decoder lost the thread.")
+        self._fit = op == "done"
+        return message
+
+    def receive_frames(self, max_frames: int) -> tuple[UInt8, npt.NDArray[np.float64]]:
+        frames: list[UInt8] = []
+        while (message := self.next("need", "done"))["op"] == "need":
+            height, width, _ = map(int, message["shape"])
+            if len(frames) == max_frames or not 0 < height * width <= self._pool.limits.max_pixels:
+                raise errors.Undecodable("The decoder lost the thread.")
+            shared = _Shared(height * width * 3)
+            self.grant(shared)
+            frames.append(np.ndarray((height, width, 3), np.uint8, shared.map()))
+        if not frames:
+            return np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0)
+        return np.stack(frames), np.array(message["times"], np.float64)
+
+    def _send(self, message: Message, fds: list[int]) -> None:
+        try:
+            send(self._worker.sock, message, fds)
+        except (BrokenPipeError, ConnectionError):
+            raise self._post_mortem() from None
+
+    def _wait(self) -> None:
+        """Until the worker has something to say. Only this time counts, not what the caller does between."""
+        began = time.monotonic()
+        poll = select.poll()
+        poll.register(self._worker.sock, select.POLLIN)
+        while True:
+            left_s = self.allowed_s - self._waited_s - (time.monotonic() - began)
+            if left_s <= 0:
+                raise errors.DecodeTimeout(f"Decoding took longer than {self.allowed_s:g} s.")
+            if self._cancel is not None:
+                if self._cancel.is_set():
+                    raise errors.Cancelled("The request was cancelled.")
+                left_s = min(left_s, _CANCEL_POLL_S)
+            if poll.poll(left_s * 1e3):
+                self._waited_s += time.monotonic() - began
+                return
+
+    def _post_mortem(self) -> errors.MediaError:
+        """Why the worker is dead."""
+        self._worker.kill()  # it may have closed the socket only
+        status = self._worker.process.wait()
+        if status == -signal.SIGXCPU:
+            return errors.DecodeTimeout(f"Decoding took more than {self._pool.limits.cpu_s:g} s of CPU time.")
+        return errors.Undecodable("The decoder died of this file.")
+
+
+class Scan(Iterator[Window]):
+    """The windows of one file, in order; at most a few are decoded ahead. A context manager: close it early
+    or read it to the end. Not thread-safe. Then :attr:`clip` has the facts (its ``windows`` are empty).
+    """
+
+    clip: Clip
+    """Set when the last window has been read."""
+
+    def __init__(self, session: _Session) -> None:
+        self._session = session
+        self._plan = session.plan
+        self._wall_s = session.allowed_s
+        self._granted: deque[_Shared | None] = deque()
+        try:
+            session.begin("scan")
+            for _ in range(_SCAN_BUFFERS):
+                self._grant()
+        except BaseException:
+            session.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop; a worker that has not finished is killed and replaced."""
+        self._session.close()
+
+    def __next__(self) -> Window:
+        if not self._session._open:
+            raise StopIteration
+        try:
+            message = self._session.next("window", "done")
+            if message["op"] == "done":
+                self.clip = _clip(message, [])
+                self.close()
+                raise StopIteration
+            shared = self._granted.popleft()
+            buffer = shared.map() if shared is not None else b""
+            window = _window(message["window"], self._plan, buffer, 0)
+            # The clock runs with the video: so much time for every minute of it that was really decoded.
+            self._session.allowed_s = self._wall_s * (1.0 + window.end_s / 60.0)
+            self._grant()
+        except StopIteration:
+            raise
+        except BaseException:
+            self.close()
+            raise
+        return window
+
+    def _grant(self) -> None:
+        step = self._plan.window_bytes
+        shared = _Shared(step) if step else None
+        if shared is not None:
+            self._session.grant(shared)
+        self._granted.append(shared)
+
+
+class _Shared:
+    """Anonymous memory shared with a worker: it has no name that could be left behind."""
+
+    def __init__(self, size: int) -> None:
+        if hasattr(os, "memfd_create"):
+            self.fd = os.memfd_create("specsem-window", os.MFD_CLOEXEC)
+        else:
+            with tempfile.TemporaryFile() as file:
+                self.fd = os.dup(file.fileno())
+        # We size it: the worker may not grow any file.
+        os.ftruncate(self.fd, size)
+
+    def map(self, size: int = 0) -> mmap.mmap | bytes:
+        """Its bytes, read-only; they live as long as someone looks at them."""
+        if size == 0 and os.fstat(self.fd).st_size == 0:
+            return b""
+        return mmap.mmap(self.fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+def _open_regular(path: StrPath, limits: Limits) -> int:
+    """A descriptor of a regular file. A pipe or a device is refused without blocking on it."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except (OSError, ValueError):
+        raise errors.NotFound("There is no such file, or it can't be read.") from None
+    try:
+        facts = os.fstat(fd)
+        if not stat.S_ISREG(facts.st_mode):
+            raise errors.NotAVideo("The path is not a regular file.")
+        if facts.st_size == 0:
+            raise errors.NotAVideo("The file is empty.")
+        if facts.st_size > limits.max_bytes:
+            raise errors.LimitsExceeded(f"The file has more than {limits.max_bytes} bytes.")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _info(facts: dict[str, Any]) -> MediaInfo:
+    return MediaInfo(**facts)
+
+
+def _window(facts: dict[str, Any], plan: SamplePlan, buffer: mmap.mmap | bytes, offset: int) -> Window:
+    crops, frames = plan.window_arrays(buffer, offset)
+    boxes_N4 = np.array(facts["boxes"], np.float32).reshape(-1, 4)
+    return Window(float(facts["start_s"]), float(facts["end_s"]), crops, frames, boxes_N4)
+
+
+def _clip(facts: Message, windows: list[Window]) -> Clip:
+    return Clip(
+        info=_info(facts["info"]),
+        windows=windows,
+        coverage=Coverage(**facts["coverage"]),
+        warnings=[str(w) for w in facts["warnings"]],
+        decode_ms=float(facts["decode_ms"]),
+    )
