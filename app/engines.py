@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from app.batching import Batcher, Liveness
 from app.problems import Problem
 from app.settings import Settings
-from specsem.errors import SpecSemError
+from specsem.errors import ModelError, SpecSemError
 from specsem.media import Clip, SamplePlan, Window
 from specsem.registry import ModelRecord
 from specsem.result import Threshold
@@ -108,8 +108,9 @@ class LocalEngine:
         batcher = Batcher(self._score_together, max_batch=self._settings.max_batch_clips)
         try:
             self._scorer, self._warm_up_ms = await asyncio.to_thread(self._load)
-        except SpecSemError as error:
-            self._failure = error
+        except Exception as error:
+            known = isinstance(error, SpecSemError)
+            self._failure = error if known else ModelError("it could not be loaded.")
             raise
         batcher.start()
         self._batcher = batcher

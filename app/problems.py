@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from specsem.errors import LimitsExceeded, MediaError, SpecSemError
+from specsem.errors import Cancelled, LimitsExceeded, MediaError, SpecSemError
 
 __all__ = [
     "CODES",
@@ -107,6 +107,8 @@ def from_error(error: SpecSemError) -> Problem:
     if isinstance(error, MediaError):
         code = error.code if error.code in CODES else "undecodable"
         return Problem(code, error.message)
+    if isinstance(error, Cancelled):  # by the decoder's pool, which closes before the last request has ended
+        return Problem("not_ready", "The service is stopping.")
     return Problem("internal_error", "The request could not be completed.")
 
 

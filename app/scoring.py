@@ -37,7 +37,7 @@ class Scan(Protocol):
 class Decoder(Protocol):
     """What the service needs of ``specsem.media.DecoderPool``. Every method raises ``MediaError``."""
 
-    def probe(self, path: Path, /) -> MediaInfo: ...
+    def probe(self, path: Path, /, *, cancel: threading.Event | None) -> MediaInfo: ...
     def decode(self, path: Path, plan: SamplePlan, /, *, cancel: threading.Event | None) -> Clip: ...
     def scan(
         self, path: Path, plan: SamplePlan, /, *, cancel: threading.Event | None
@@ -56,7 +56,9 @@ class Scoring:
 
     async def probe(self, path: Path) -> MediaInfo:
         """Facts of a file. Raises ``MediaError``, and ``Problem`` ``deadline_exceeded``."""
-        return await self._within_time(self._in_thread(lambda _cancel: self._decoder.probe(path)))
+        return await self._within_time(
+            self._in_thread(lambda cancel: self._decoder.probe(path, cancel=cancel))
+        )
 
     async def score(self, path: Path, *, name: str, sha256: str, thorough: bool) -> ScoredFile:
         """The answer for a file; ``name`` is what the answer calls it.

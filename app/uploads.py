@@ -78,7 +78,8 @@ def clean_name(name: str) -> str:
     """A client's file name fit for showing: no folders, no control or bidi characters, at most 200 long."""
     last = PurePosixPath(name.replace("\\", "/")).name
     shown = "".join(char for char in last if unicodedata.category(char)[0] != "C")
-    return shown.strip()[:MAX_NAME_CHARACTERS] or "video"
+    shown = shown.strip()[:MAX_NAME_CHARACTERS]
+    return shown if shown.strip(".") else "video"
 
 
 class Inbox:

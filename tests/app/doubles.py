@@ -1,0 +1,162 @@
+"""Stand-ins for the decoder and the model, so that the service's tests take milliseconds; run as a script, a
+server that uses them (settings from the environment).
+
+What a file does is written in it: ``BAD:<code>`` is refused with that code, ``SLOW:<seconds>`` decodes
+slowly, ``SCORE:<0..1>`` gets that score; any other gets 0.5.
+"""
+
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from app.engines import LocalEngine
+from app.settings import Settings
+from specsem.errors import Cancelled, NotFound, media_error
+from specsem.media import Clip, Coverage, MediaInfo, SamplePlan, Window
+from specsem.registry import ModelRecord
+from specsem.result import Threshold
+
+INFO = MediaInfo(
+    container="mp4", codec="h264", width=640, height=360, fps=25.0, duration_s=4.0, frames_scored=8
+)
+THRESHOLD = Threshold(value=0.9, lower=0.1, max_fpr=0.05, fpr_upper95=0.06, calibration_n=50)
+RECORD = ModelRecord(
+    name="double",
+    version="1.0.0",
+    licence="none",
+    summary="A stand-in.",
+    sha256="0" * 64,
+    config={},
+    folder=Path("nowhere"),
+)
+
+
+def window(start_s: float, score: float) -> Window:
+    pixels = np.zeros((1, 1, 2, 2, 3), np.uint8)
+    boxes = np.full((1, 4), score, np.float32)  # the stand-in for a model reads the score from here
+    return Window(start_s, start_s + 0.32, pixels, pixels[0], boxes)
+
+
+class Decoder:
+    """As ``specsem.media.DecoderPool``, without opening anything."""
+
+    def __init__(self) -> None:
+        self.cancelled = threading.Event()
+        self.started = threading.Event()
+
+    def probe(self, path: Path, /, *, cancel: threading.Event | None) -> MediaInfo:
+        self._read(path, cancel)
+        return INFO
+
+    def decode(self, path: Path, _plan: SamplePlan, /, *, cancel: threading.Event | None) -> Clip:
+        score = self._read(path, cancel)
+        windows = [window(start_s, score) for start_s in (0.0, 2.0)]
+        return Clip(INFO, windows, Coverage(0.64, 4.0, 0.16), warnings=[], decode_ms=1.0)
+
+    @contextmanager
+    def scan(self, path: Path, _plan: SamplePlan, /, *, cancel: threading.Event | None) -> Iterator[Any]:
+        score = self._read(path, cancel)
+        scan = iter([window(number * 0.32, score) for number in range(12)])
+
+        class Scan:
+            clip = Clip(replace(INFO, frames_scored=96), [], Coverage(4.0, 4.0, 1.0))
+
+            def __iter__(self) -> Iterator[Window]:
+                return scan
+
+            def __next__(self) -> Window:
+                return next(scan)
+
+        yield Scan()
+
+    def close(self) -> None:
+        pass
+
+    def _read(self, path: Path, cancel: threading.Event | None) -> float:
+        try:
+            text = path.read_bytes()[:200].decode("latin-1")
+        except FileNotFoundError:
+            raise NotFound("There is no such file.") from None
+        self.started.set()
+        if found := re.search(r"BAD:(\w+)", text):
+            raise media_error(found[1], f"This file is made to fail: {found[1]}.")
+        if found := re.search(r"SLOW:([\d.]+)", text):
+            ends = time.monotonic() + float(found[1])
+            while time.monotonic() < ends:
+                if cancel is not None and cancel.wait(0.01):
+                    self.cancelled.set()
+                    raise Cancelled("Nobody waits for it.")
+        found = re.search(r"SCORE:([\d.]+)", text)
+        return float(found[1]) if found else 0.5
+
+
+class Scorer:
+    """As ``specsem.scorer.Scorer``: the score that the stand-in decoder put into each window."""
+
+    record = RECORD
+    plan = SamplePlan()
+    device = "double"
+    calibration = SimpleNamespace(policies={"default": THRESHOLD})
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.fail_on: float | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def score_windows(self, windows: Sequence[Window]) -> list[Any]:
+        self.gate.wait(10)
+        self.batches.append(len(windows))
+        scores = [float(w.boxes_N4[0, 0]) for w in windows]
+        if self.fail_on is not None and any(abs(score - self.fail_on) < 1e-6 for score in scores):
+            raise RuntimeError("a poisoned clip")
+        return [
+            SimpleNamespace(start_s=w.start_s, end_s=w.end_s, logit=s)
+            for w, s in zip(windows, scores, strict=True)
+        ]
+
+    def judge(self, _clip: Clip, scores: Sequence[Any]) -> Any:
+        from specsem.result import Segment
+        from specsem.scorer import ClipVerdict
+
+        score = round(scores[0].logit, 6)
+        verdict = "generated" if score >= 0.9 else "authentic" if score < 0.1 else "inconclusive"
+        return ClipVerdict(
+            verdict=verdict,
+            score=score,
+            logit=score,
+            threshold=THRESHOLD,
+            reasons=["between_thresholds"] if verdict == "inconclusive" else [],
+            segments=[Segment(start_s=s.start_s, end_s=s.end_s, score=round(s.logit, 6)) for s in scores],
+        )
+
+
+class Engine(LocalEngine):
+    """The real engine and batcher around the stand-in for a model. Loading waits for ``may_load``."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.double = Scorer()
+        self.may_load = threading.Event()
+        self.may_load.set()
+
+    def _load(self) -> Any:
+        self.may_load.wait(30)
+        import specsem.pipeline  # noqa: F401 - the real one imports it too, here and not in the event loop
+
+        return self.double, 1.0
+
+
+if __name__ == "__main__":
+    from app.main import run
+
+    settings = Settings()
+    run(settings, Engine(settings), Decoder())

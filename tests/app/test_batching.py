@@ -1,0 +1,146 @@
+"""The batcher: pulls, drops who left, survives what fails."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from app.batching import Batcher
+from app.problems import Problem
+
+
+class Model:
+    """Doubles numbers; holds at a gate; fails on a negative one."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, items: Sequence[int]) -> list[int]:
+        self.batches.append(list(items))
+        self.gate.wait(10)
+        if any(item < 0 for item in items):
+            raise ValueError("negative")
+        return [2 * item for item in items]
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0.002)
+
+
+def test_batches_form_while_the_model_is_busy() -> None:
+    async def scenario() -> None:
+        model = Model()
+        batcher: Batcher[int, int] = Batcher(model, max_batch=3)
+        batcher.start()
+        model.gate.clear()
+        answers = [asyncio.ensure_future(batcher.submit(1))]
+        await settle()
+        answers += [asyncio.ensure_future(batcher.submit(item)) for item in (2, 3, 4, 5)]
+        await settle()
+        assert batcher.liveness().queued == 4
+        assert batcher.liveness().oldest_wait_s > 0
+        model.gate.set()
+        assert await asyncio.gather(*answers) == [2, 4, 6, 8, 10]
+        assert model.batches == [[1], [2, 3, 4], [5]]
+        await batcher.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_who_left_is_dropped_before_the_forward() -> None:
+    async def scenario() -> None:
+        model = Model()
+        batcher: Batcher[int, int] = Batcher(model, max_batch=8)
+        batcher.start()
+        model.gate.clear()
+        first = asyncio.ensure_future(batcher.submit(1))
+        await settle()
+        left, stays = (asyncio.ensure_future(batcher.submit(item)) for item in (2, 3))
+        await settle()
+        left.cancel()
+        model.gate.set()
+        assert (await first, await stays) == (2, 6)
+        assert model.batches == [[1], [3]]
+        await batcher.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_failing_batch_is_run_again_one_by_one() -> None:
+    async def scenario() -> None:
+        model = Model()
+        batcher: Batcher[int, int] = Batcher(model, max_batch=8)
+        batcher.start()
+        model.gate.clear()
+        first = asyncio.ensure_future(batcher.submit(0))
+        await settle()
+        answers = [asyncio.ensure_future(batcher.submit(item)) for item in (1, -1, 2)]
+        await settle()
+        model.gate.set()
+        await first
+        found = await asyncio.gather(*answers, return_exceptions=True)
+        assert (found[0], found[2]) == (2, 4)
+        assert isinstance(found[1], ValueError)
+        assert await batcher.submit(7) == 14
+        assert batcher.liveness().alive
+        await batcher.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_wrong_number_of_results_fails_its_callers_only() -> None:
+    async def scenario() -> None:
+        results: list[list[int]] = [[], [5]]
+        batcher: Batcher[int, int] = Batcher(lambda _items: results.pop(0), max_batch=1)
+        batcher.start()
+        with pytest.raises(RuntimeError, match="0 results"):
+            await batcher.submit(1)
+        assert await batcher.submit(1) == 5
+        await batcher.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_the_loop_survives_a_defect_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        batcher: Batcher[int, int] = Batcher(Model(), max_batch=1)
+        take = batcher._take
+        calls = iter([True])
+
+        def stumbles() -> object:
+            if next(calls, False):
+                raise RuntimeError("a defect")
+            return take()
+
+        monkeypatch.setattr(batcher, "_take", stumbles)
+        batcher.start()
+        assert await batcher.submit(4) == 8
+        assert batcher.liveness().alive
+        await batcher.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_closing_tells_those_who_wait() -> None:
+    async def scenario() -> None:
+        model = Model()
+        batcher: Batcher[int, int] = Batcher(model, max_batch=1)
+        batcher.start()
+        model.gate.clear()
+        running, waiting = (asyncio.ensure_future(batcher.submit(item)) for item in (1, 2))
+        await settle()
+        closing = asyncio.ensure_future(batcher.aclose())
+        await settle()
+        model.gate.set()
+        await closing
+        for answer in (running, waiting):
+            with pytest.raises(Problem, match="stopping"):
+                await answer
+        with pytest.raises(Problem, match="stopping"):
+            await batcher.submit(3)
+
+    asyncio.run(scenario())

@@ -1,0 +1,81 @@
+"""Settings: from the environment, with limits in one place and no exposure without keys."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from app.main import create_app, run
+from app.settings import ExposureRefused, Settings, check_exposure, is_loopback_address, is_loopback_name
+
+KEY = "k" * 32
+
+
+def test_every_setting_has_a_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SPECSEM_PORT", "9001")
+    monkeypatch.setenv("SPECSEM_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("SPECSEM_API_KEYS", f"{KEY}, {KEY[:-1]}x")
+    monkeypatch.setenv("SPECSEM_ALLOWED_HOSTS", "a.example,b.example")
+    settings = Settings()
+    assert (settings.port, settings.data_dir) == (9001, tmp_path)
+    assert settings.keys() == [KEY.encode(), (KEY[:-1] + "x").encode()]
+    assert settings.allowed_hosts == ["a.example", "b.example"]
+
+
+def test_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECSEM_PORT", "9001")
+    assert Settings(port=9002).port == 9002
+
+
+def test_loopback_is_the_default() -> None:
+    assert Settings.model_fields["host"].default == "127.0.0.1"
+    assert Settings.model_fields["port"].default == 8000
+
+
+def test_the_decoder_s_limits_come_from_here() -> None:
+    limits = Settings(max_upload_bytes=7, max_side=8, decode_wall_s=9).limits
+    assert (limits.max_bytes, limits.max_side, limits.wall_s) == (7, 8, 9)
+
+
+def test_keys_never_show() -> None:
+    assert KEY not in repr(Settings(api_keys=[KEY]))
+
+
+def test_a_short_key_is_refused() -> None:
+    with pytest.raises(ValidationError, match="shorter than 16"):
+        Settings(api_keys=["secret"])
+
+
+def test_keys_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"# the moderators\n{KEY}  # until May\n\n")
+    assert Settings(api_keys_file=file).keys() == [KEY.encode()]
+    file.write_text("short\n")
+    with pytest.raises(ExposureRefused, match="under 16"):
+        Settings(api_keys_file=file).keys()
+    with pytest.raises(ExposureRefused, match="can't be read"):
+        Settings(api_keys_file=tmp_path / "missing").keys()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "", "::ffff:10.0.0.1"])  # noqa: S104
+def test_exposure_without_a_key_is_refused(host: str) -> None:
+    settings = Settings(host=host)
+    for start in (check_exposure, create_app, run):
+        with pytest.raises(ExposureRefused, match="SPECSEM_API_KEYS"):
+            start(settings)
+    check_exposure(Settings(host=host, api_keys=[KEY]))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost", "LOCALHOST"])
+def test_loopback_needs_no_key(host: str) -> None:
+    check_exposure(Settings(host=host))
+
+
+def test_what_counts_as_loopback() -> None:
+    assert is_loopback_address("::ffff:127.0.0.1")
+    assert is_loopback_address("fe80::1%lo") is False
+    assert is_loopback_name("[::1]")
+    assert is_loopback_name("app.localhost.")
+    assert not is_loopback_name("localhost.evil.example")
+    assert not is_loopback_name("127.0.0.1.evil.example")
+    assert not is_loopback_name("2130706433")
