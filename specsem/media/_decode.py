@@ -30,7 +30,7 @@ from av.video.reformatter import VideoReformatter
 
 from specsem.errors import LimitsExceeded, MediaError, NoVideoStream, TooShort, Undecodable
 from specsem.media._pixels import Converter, full_rgb
-from specsem.media._source import Picture, Source, open_source
+from specsem.media._source import Picture, Shot, Source, open_source
 from specsem.media.types import Clip, Coverage, Limits, MediaInfo, SamplePlan, UInt8, Window
 
 __all__ = ["Arrays", "decode_windows", "iter_rgb", "probe", "scan_windows"]
@@ -147,14 +147,31 @@ def _read_through(source: Source, survey: _Survey, gap: int) -> None:
         source.refuse_frames(ordinal)
 
 
-def _landing(source: Source, ts: int) -> int | None:
-    """Time of the key frame at which decoding begins when one seeks to ``ts``; None if there is none."""
-    if not source.seek(ts):
-        return None
-    for packet in itertools.islice(source.packets(), _LANDING_PACKETS):
-        if packet.is_keyframe and not (packet.pts is None and packet.dts is None):
-            return _ts(packet)
-    return None
+def _landing(source: Source, ts: int) -> tuple[int, int] | None:
+    """Where to seek for the last key frame at or before ``ts``, and its time; None if there is no way.
+
+    Containers without an index land on any packet: there one seeks further back and reads on. If that does not
+    help, the next key frame behind ``ts``.
+    """
+    behind = None
+    for back_s in (0, 2, 10):
+        seek_to = ts - round(back_s / source.tick_s)
+        if not source.seek(seek_to):
+            break
+        before = None
+        for packet in itertools.islice(source.packets(), _LANDING_PACKETS):
+            key = _ts(packet)
+            if not packet.is_keyframe or key is None:
+                continue
+            if key > ts:
+                behind = behind or (seek_to, key)
+                break
+            before = (seek_to, key)
+            if back_s == 0:
+                break
+        if before is not None:
+            return before
+    return behind
 
 
 # -- frames in a row ----------------------------------------------------------------------------------------
@@ -189,7 +206,7 @@ class _Run:
             for _ in itertools.islice(self, n):
                 pass
             return
-        latest = max((p.ts for p in self._ready if p is not None), default=None)
+        latest = max((p.shot.ts for p in self._ready if p is not None), default=None)
         self._source.skip_unreferenced(True)
         for _ in range(n):
             ts = self._feed()
@@ -217,11 +234,11 @@ class _Run:
     def _wanted(self, picture: Picture) -> bool:
         if not self._started:
             # Leading pictures of an open GOP refer to frames before the key frame: they come out broken.
-            early = self._key_ts is not None and picture.ts < self._key_ts
+            early = self._key_ts is not None and picture.shot.ts < self._key_ts
             if early and not picture.frame.key_frame:
                 return False
             self._started = True
-        return self._after is None or picture.ts > self._after
+        return self._after is None or picture.shot.ts > self._after
 
 
 @dataclass(slots=True)
@@ -237,7 +254,7 @@ class _Clock:
     def seconds(self, ts: int) -> float:
         return max(0, ts - self.start) * self.tick_s
 
-    def count(self, earlier: Picture, later: Picture) -> None:
+    def count(self, earlier: Shot, later: Shot) -> None:
         """Two frames in a row."""
         self.gaps += 1
         self.span += later.ts - earlier.ts
@@ -246,11 +263,11 @@ class _Clock:
     def fps(self) -> float | None:
         return self.gaps / (self.span * self.tick_s) if self.span > 0 else None
 
-    def display_ticks(self, pictures: Sequence[Picture]) -> int:
-        """Display time of the last picture: its own, else the median distance of those before."""
-        if pictures[-1].duration:
-            return pictures[-1].duration
-        gaps = [b.ts - a.ts for a, b in itertools.pairwise(pictures)]
+    def display_ticks(self, shots: Sequence[Shot]) -> int:
+        """Display time of the last frame: its own, else the median distance of those before."""
+        if shots[-1].duration:
+            return shots[-1].duration
+        gaps = [b.ts - a.ts for a, b in itertools.pairwise(shots)]
         return round(statistics.median(gaps)) if gaps else self.nominal_ticks
 
 
@@ -263,7 +280,8 @@ class _Job:
         self.arrays = arrays
         self.concealed = concealed
         self.converter = Converter(plan)
-        self.first: Picture | None = None
+        self.first: Shot | None = None
+        self.pixel_format = ""
         source.clear_frames()
         self.survey = _survey(source, max(_SHORT_FRAMES, 2 * plan.windows * plan.frames))
         self.clock = _Clock(self.survey.start, source.tick_s, source.nominal_ticks)
@@ -280,20 +298,21 @@ class _Job:
             self.source.refuse_frames(int(duration_s * survey.fps))
 
     def usable(self, picture: Picture) -> bool:
-        if self.first is None:
-            self.first = picture
-        return picture.clean or self.concealed
+        good = picture.clean or self.concealed
+        if good and self.first is None:
+            self.first, self.pixel_format = picture.shot, picture.frame.format.name
+        return good
 
     def write(self, picture: Picture, arrays: Arrays, row: int) -> None:
-        self.converter.write(picture.frame, picture.orientation, arrays[0][row], arrays[1][row])
+        self.converter.write(picture.frame, picture.shot.shape[2], arrays[0][row], arrays[1][row])
 
-    def window(self, pictures: Sequence[Picture], arrays: Arrays, end: int | None = None) -> Window:
-        """``end``: when the next picture is shown, if known."""
-        last = pictures[-1]
+    def window(self, shots: Sequence[Shot], arrays: Arrays, end: int | None = None) -> Window:
+        """``end``: when the next frame is shown, if known."""
+        last = shots[-1]
         if end is None:
-            end = last.ts + self.clock.display_ticks(pictures)
+            end = last.ts + self.clock.display_ticks(shots)
         return Window(
-            start_s=self.clock.seconds(pictures[0].ts),
+            start_s=self.clock.seconds(shots[0].ts),
             end_s=self.clock.seconds(end),
             crops_TNHWC=arrays[0],
             frames_THWC=arrays[1],
@@ -303,8 +322,8 @@ class _Job:
     def info(self, duration_s: float, fps: float | None, frames_scored: int) -> MediaInfo:
         if self.first is None:
             raise Undecodable("No frame of the video can be decoded.")
-        frame, turn = self.first.frame, self.first.orientation
-        width, height = turn.size(frame.width, frame.height)
+        width, height, turn = self.first.shape
+        width, height = turn.size(width, height)
         return MediaInfo(
             container=self.source.container_name,
             codec=self.source.codec_name,
@@ -313,7 +332,7 @@ class _Job:
             fps=fps,
             duration_s=duration_s,
             frames_scored=frames_scored,
-            pixel_format=frame.format.name,
+            pixel_format=self.pixel_format,
             rotation=turn.degrees,
         )
 
@@ -406,25 +425,25 @@ def _collect(job: _Job, packets: Iterable[Packet[Any]], starts: list[int]) -> tu
     T = job.plan.frames
     windows: list[Window] = []
     runs = [0]
-    pending: list[Picture] = []
-    previous: Picture | None = None
+    pending: list[Shot] = []
+    previous: Shot | None = None
     index = 0
     for picture in _Run(job.source, packets, concealed=job.concealed):
-        usable = picture is not None and job.usable(picture)
-        if picture is None or not usable or (previous is not None and picture.shape != previous.shape):
+        shot = picture.shot if picture is not None and job.usable(picture) else None
+        if shot is None or (previous is not None and shot.shape != previous.shape):
             if runs[-1]:
                 runs.append(0)
             pending, previous = [], None
-        if picture is None or not usable:
+        if picture is None or shot is None:
             continue
         if previous is not None:
-            job.clock.count(previous, picture)
-        previous = picture
+            job.clock.count(previous, shot)
+        previous = shot
         runs[-1] += 1
         if len(windows) < len(starts) and index >= starts[len(windows)]:
             slot = job.arrays(len(windows))
             job.write(picture, slot, len(pending))
-            pending.append(picture)
+            pending.append(shot)
             if len(pending) == T:
                 windows.append(job.window(pending, slot))
                 pending = []
@@ -475,8 +494,8 @@ def _groups(job: _Job) -> list[_Group]:
         else:
             landing = _landing(job.source, target)
             if landing is None and not groups:
-                target, landing = survey.start, _landing(job.source, survey.start)
-            seek_to, key = target, survey.start if landing is None else landing
+                landing = _landing(job.source, survey.start)
+            seek_to, key = landing or (survey.start, survey.start)
         if groups and key <= groups[-1].key:
             groups[-1].targets.append(target)
         else:
@@ -487,7 +506,7 @@ def _groups(job: _Job) -> list[_Group]:
 def _packets_at(job: _Job, group: _Group) -> Iterator[Packet[Any]]:
     job.source.seek(group.seek_to)
     packets = job.source.packets()
-    return itertools.dropwhile(lambda p: not p.is_keyframe, packets)
+    return itertools.dropwhile(lambda p: not p.is_keyframe or (_ts(p) or 0) < group.key, packets)
 
 
 def _reader(job: _Job) -> Callable[[_Group], Iterator[Packet[Any]]]:
@@ -516,7 +535,7 @@ def _take_group(
     run = _Run(job.source, packets, concealed=job.concealed)
     pictures = iter(run)
     windows: list[Window] = []
-    last: Picture | None = None
+    last: Shot | None = None
     for target in group.targets:
         if last is not None:
             rate = clock.fps or job.source.nominal_rate or 25.0
@@ -531,27 +550,27 @@ def _take_group(
 
 def _take(
     job: _Job, pictures: Iterator[Picture | None], slot: Arrays, limit: int | None, patience: int
-) -> tuple[Window | None, Picture | None]:
+) -> tuple[Window | None, Shot | None]:
     """The next T usable frames in a row, among ``patience`` frames and before the time ``limit``.
 
-    And the last picture looked at, None if they ended.
+    And the last frame of it.
     """
     T = job.plan.frames
-    row: list[Picture] = []
+    row: list[Shot] = []
     for picture in itertools.islice(pictures, patience):
         if picture is None or not job.usable(picture):
             row = []
             continue
-        if limit is not None and picture.ts >= limit:
-            return None, picture
-        if row and row[-1].shape != picture.shape:
+        if limit is not None and picture.shot.ts >= limit:
+            break
+        if row and row[-1].shape != picture.shot.shape:
             row = []
         job.write(picture, slot, len(row))
-        row.append(picture)
+        row.append(picture.shot)
         if len(row) == T:
             for earlier, later in itertools.pairwise(row):
                 job.clock.count(earlier, later)
-            return job.window(row, slot), picture
+            return job.window(row, slot), row[-1]
     return None, None
 
 
@@ -611,43 +630,43 @@ class _Scan:
         """Arrays being filled; kept when a run ends before they are full."""
 
     def _begin_run(self) -> None:
-        self._row: list[Picture] = []
-        self._full: tuple[list[Picture], Arrays] | None = None
-        """The last complete window of this run, held until the next picture tells where it ends."""
+        self._row: list[Shot] = []
+        self._full: tuple[list[Shot], Arrays] | None = None
+        """The last complete window of this run, held until the next frame tells where it ends."""
         self._full_sent = True
 
     def go(self) -> None:
         source, job = self.source, self.job
-        if job.survey.whole or job.survey.keys is None:
-            source.rewind()
-        else:
-            source.rewind()
-        previous: Picture | None = None
+        source.rewind()  # the survey has moved on
+        previous: Shot | None = None
         for picture in _Run(source, source.packets(), concealed=job.concealed):
             source.refuse_frames(source.frames_out)
+            if picture is not None:
+                self._see(picture.shot)
             if picture is None or not job.usable(picture):
                 self._finish(None)
                 previous = None
-            else:
-                if previous is not None and previous.shape != picture.shape:
-                    self._finish(picture.ts)
-                    previous = None
-                elif previous is not None:
-                    job.clock.count(previous, picture)
-                self._add(picture)
-                previous = picture
-            if picture is not None:
-                self.end = max(self.end, picture.ts + (picture.duration or source.nominal_ticks))
-                if job.clock.seconds(self.end) > source.limits.max_duration_s:
-                    raise LimitsExceeded(f"The video is longer than {source.limits.max_duration_s:g} s.")
+                continue
+            if previous is not None and previous.shape != picture.shot.shape:
+                self._finish(picture.shot.ts)
+            elif previous is not None:
+                job.clock.count(previous, picture.shot)
+            self._add(picture)
+            previous = picture.shot
         self._finish(None)
 
+    def _see(self, shot: Shot) -> None:
+        """Time goes on with every frame, usable or not."""
+        self.end = max(self.end, shot.ts + (shot.duration or self.source.nominal_ticks))
+        if self.job.clock.seconds(self.end) > self.source.limits.max_duration_s:
+            raise LimitsExceeded(f"The video is longer than {self.source.limits.max_duration_s:g} s.")
+
     def _add(self, picture: Picture) -> None:
-        self._send_full(picture.ts)
+        self._send_full(picture.shot.ts)
         if self._slot is None:
             self._slot = self.job.arrays(self.emitted)
         self.job.write(picture, self._slot, len(self._row))
-        self._row.append(picture)
+        self._row.append(picture.shot)
         if len(self._row) == self.plan.frames:
             self._full, self._full_sent = (self._row, self._slot), False
             self._row, self._slot = [], None
@@ -668,11 +687,11 @@ class _Scan:
         self._send_full(end)
         left = len(self._row)
         if left and self._full is not None and self._slot is not None:
-            pictures, before = self._full
+            shots, before = self._full
             for new, old in zip(self._slot, before, strict=True):
                 new[-left:] = new[:left].copy()
                 new[:-left] = old[left:]
-            self._send(self.job.window([*pictures[left:], *self._row], self._slot, end))
+            self._send(self.job.window([*shots[left:], *self._row], self._slot, end))
             self._slot = None
         self._begin_run()
 
@@ -686,7 +705,10 @@ def probe(fd: int, limits: Limits) -> MediaInfo:
     try:
         job = _Job(source, SamplePlan(crop_side=0, frame_side=0), lambda _: _no_arrays(), concealed=True)
         source.rewind()
-        job.first = next((p for p in _Run(source, source.packets(), concealed=True) if p is not None), None)
+        next(
+            (p for p in _Run(source, source.packets(), concealed=True) if p is not None and job.usable(p)),
+            None,
+        )
         return job.info(job.clock.seconds(job.survey.end), job.survey.fps, 0)
     finally:
         source.close()
@@ -711,9 +733,10 @@ def iter_rgb(fd: int, limits: Limits) -> Iterator[tuple[UInt8, float]]:
         for picture in _Run(source, source.packets()):
             if picture is None or not picture.clean:
                 continue
-            if shape is not None and picture.shape != shape:
+            shot = picture.shot
+            if shape is not None and shot.shape != shape:
                 return
-            shape = picture.shape
-            yield full_rgb(scaler, picture.frame, picture.orientation), clock.seconds(picture.ts)
+            shape = shot.shape
+            yield full_rgb(scaler, picture.frame, shape[2]), clock.seconds(shot.ts)
     finally:
         source.close()

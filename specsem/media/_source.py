@@ -8,8 +8,7 @@ from __future__ import annotations  # av's classes can't be subscripted at run t
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 from av.error import FFmpegError
@@ -22,7 +21,7 @@ from specsem.media._sniff import HEAD_BYTES, demuxer_of
 from specsem.media.geometry import Orientation
 from specsem.media.types import Limits
 
-__all__ = ["Picture", "Source", "open_source"]
+__all__ = ["Picture", "Shot", "Source", "open_source"]
 
 CODECS = frozenset((
     "av1", "cfhd", "cinepak", "dnxhd", "dvvideo", "ffv1", "ffvhuff", "flv1", "gif", "h261", "h263", "h263i",
@@ -36,27 +35,29 @@ CODECS = frozenset((
 _CONTAINERS = {"mov": "mp4", "yuv4mpegpipe": "y4m", "mpegvideo": "mpeg", "m4v": "mpeg4"}
 """Names for people, where the demuxer's is unusual."""
 
+_ELEMENTARY = frozenset({"h264", "hevc", "m4v", "mpegvideo"})
 _STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _ENCRYPTED_TAGS = frozenset({"encv", "drmi", "p608"})
 
 
-@dataclass(slots=True)
-class Picture:
-    """A decoded frame with its time."""
+class Shot(NamedTuple):
+    """What is remembered of a frame when its pixels are gone."""
 
-    frame: av.VideoFrame
     ts: int
     """In ticks of the stream's time base."""
     duration: int
     """Display time in ticks, 0 if unknown."""
+    shape: tuple[int, int, Orientation]
+    """Stored width and height, and the turn: what all frames of one window have in common."""
+
+
+class Picture(NamedTuple):
+    """A decoded frame."""
+
+    frame: av.VideoFrame
+    shot: Shot
     clean: bool
     """Decoded without error, from a packet that is not marked corrupt."""
-    orientation: Orientation
-
-    @property
-    def shape(self) -> tuple[int, int, Orientation]:
-        """What all frames of one window have in common."""
-        return self.frame.width, self.frame.height, self.orientation
 
 
 def open_source(fd: int, limits: Limits) -> Source:
@@ -185,6 +186,9 @@ class Source:
 
     @property
     def header_duration_s(self) -> float | None:
+        """What the container claims; None too where libav only guesses it from the bitrate."""
+        if self._demuxer in _ELEMENTARY:
+            return None
         if self._stream.duration is not None:
             return float(self._stream.duration) * self.tick_s
         return self._container.duration / av.time_base if self._container.duration is not None else None
@@ -284,7 +288,7 @@ class Source:
         self._last_ts = ts
         clean = not (corrupt or frame.is_corrupt)
         self.damage += not clean
-        return Picture(frame, ts, duration, clean, self._orientation)
+        return Picture(frame, Shot(ts, duration, (frame.width, frame.height, self._orientation)), clean)
 
     @property
     def nominal_ticks(self) -> int:

@@ -20,12 +20,13 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,7 @@ from specsem.media.types import Clip, Coverage, Limits, MediaInfo, SamplePlan, U
 __all__ = ["DecoderPool", "Scan"]
 
 StrPath = str | os.PathLike[str]
+_T = TypeVar("_T")
 
 _STARTUP_S = 60.0
 _CANCEL_POLL_S = 0.02
@@ -44,6 +46,7 @@ _JOBS_PER_WORKER = 1000
 """A worker is replaced after so many, against what libraries leak."""
 _SCAN_BUFFERS = 3
 """Windows of a scan that may be decoded ahead of the consumer."""
+_WORKER_MODULE = "specsem.media._worker"
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -59,7 +62,7 @@ class DecoderPool:
         if workers < 1:
             raise ValueError("workers must be at least 1")
         self.limits = limits
-        self._closed = False
+        self.closed = False
         # A worker dies with the thread that started it (PR_SET_PDEATHSIG): so one thread starts them all, and
         # lives as long as the pool.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="decoder-starter")
@@ -73,7 +76,8 @@ class DecoderPool:
         """Facts of a file, from its packets and its first frame."""
         with self._session(path, SamplePlan(crop_side=0, frame_side=0), cancel) as session:
             session.begin("probe")
-            return _info(session.finish()["info"])
+            done = session.finish()
+            return session.parse(lambda: MediaInfo(**done["info"]))
 
     def decode(self, path: StrPath, plan: SamplePlan, *, cancel: threading.Event | None = None) -> Clip:
         """Windows spread over the file (window mode, whatever ``plan.thorough`` says)."""
@@ -82,11 +86,7 @@ class DecoderPool:
             shared = _Shared(step * plan.windows) if step else None
             session.begin("decode", shared)
             done = session.finish()
-        # A worker sends as many windows as it found; it can't make us read outside the memory we sized.
-        found = done["windows"][: plan.windows]
-        buffer = shared.map(step * len(found)) if shared is not None else b""
-        windows = [_window(w, plan, buffer, i * step) for i, w in enumerate(found)]
-        return _clip(done, windows)
+            return session.parse(lambda: _clip(done, _windows(done["windows"], plan, shared)))
 
     def scan(self, path: StrPath, plan: SamplePlan, *, cancel: threading.Event | None = None) -> Scan:
         """Every window of the file, one after the other, in constant memory."""
@@ -101,17 +101,17 @@ class DecoderPool:
             return session.receive_frames(max_frames)
 
     def close(self) -> None:
-        """Kill all workers. Calls under way fail with Undecodable; further ones raise RuntimeError."""
+        """Kill all workers. Calls under way raise Cancelled, further ones RuntimeError."""
+        self.closed = True
+        self._starter.shutdown(wait=True)  # workers on order start first, to be killed with the others
         with self._lock:
-            self._closed = True
             live = list(self._live)
         for worker in live:
             worker.kill()
-        self._starter.shutdown(wait=True)
-        with self._lock:
-            live = list(self._live)
-        for worker in live:
-            self._bury(worker)
+            worker.process.wait()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._bury(self._idle.get_nowait().result())
 
     def __enter__(self) -> Self:
         return self
@@ -130,9 +130,6 @@ class DecoderPool:
         worker = _Worker(self.limits)
         with self._lock:
             self._live.add(worker)
-            closed = self._closed
-        if closed:
-            worker.kill()
         return worker
 
     def _bury(self, worker: _Worker) -> None:
@@ -152,28 +149,33 @@ class DecoderPool:
 
     def _take(self, cancel: threading.Event | None) -> _Worker:
         while True:
-            if self._closed:
+            if self.closed:
                 raise RuntimeError("the decoder pool is closed")
             if cancel is not None and cancel.is_set():
                 raise errors.Cancelled("The request was cancelled.")
-            with contextlib.suppress(queue.Empty):
+            try:
                 future = self._idle.get(timeout=_CANCEL_POLL_S if cancel is not None else 0.5)
-                break
-        try:
-            worker = future.result()
-            worker.await_ready()
-        except BaseException:
-            # Not this file's fault; the next call tries to start another one.
-            if future.done() and future.exception() is None:
-                self._bury(future.result())
-            self._replace()
-            raise
-        return worker
+            except queue.Empty:
+                continue
+            try:
+                worker = future.result()
+            except OSError:
+                self._replace()  # not this file's fault: the next call tries anew
+                raise errors.SpecSemError("The decoder process does not start.") from None
+            if worker.process.poll() is not None and worker.jobs:
+                self._give(worker, fit=False)  # it died between two jobs: no file is to blame
+                continue
+            try:
+                worker.await_ready(cancel)
+            except BaseException:
+                self._give(worker, fit=False)
+                raise
+            return worker
 
     def _give(self, worker: _Worker, *, fit: bool) -> None:
         """Back from a job. ``fit``: it answered to the end and may be used again."""
         worker.jobs += 1
-        if fit and worker.jobs < _JOBS_PER_WORKER and not self._closed:
+        if fit and worker.jobs < _JOBS_PER_WORKER and not self.closed:
             idle: Future[_Worker] = Future()
             idle.set_result(worker)
             self._idle.put(idle)
@@ -194,7 +196,7 @@ class _Worker:
         with theirs:
             arguments = [theirs.fileno(), os.getpid(), limits.memory_bytes]
             self.process = subprocess.Popen(
-                [sys.executable, "-s", "-P", "-m", "specsem.media._worker", *map(str, arguments)],
+                [sys.executable, "-s", "-P", "-m", _WORKER_MODULE, *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -211,17 +213,34 @@ class _Worker:
         self.jobs = 0
         self._ready = False
 
-    def await_ready(self) -> None:
+    def await_ready(self, cancel: threading.Event | None) -> None:
         """Wait for the imports of a new process."""
         if self._ready:
             return
-        self.sock.settimeout(_STARTUP_S)
         try:
+            self.wait(_STARTUP_S, cancel)
             receive(self.sock)
         except (EOFError, OSError, ValueError):
             raise errors.SpecSemError("The decoder process does not start.") from None
-        self.sock.settimeout(None)
         self._ready = True
+
+    def wait(self, seconds: float, cancel: threading.Event | None) -> None:
+        """Until it has something to say. Raises TimeoutError, Cancelled.
+
+        What is then read from the socket keeps to the same time.
+        """
+        end = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        while True:
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError
+            if cancel is not None and cancel.is_set():
+                raise errors.Cancelled("The request was cancelled.")
+            if poll.poll(1e3 * (left_s if cancel is None else min(left_s, _CANCEL_POLL_S))):
+                self.sock.settimeout(left_s)
+                return
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -276,63 +295,70 @@ class _Session:
         return self.next("done")
 
     def next(self, *expected: str) -> Message:
-        """The next answer. Raises what went wrong: the file's error, a dead worker, time, cancellation."""
+        """The next answer. Raises what went wrong: the file's error, a dead worker, time, cancellation.
+
+        Only the time spent here counts, not what the caller does between.
+        """
+        began = time.monotonic()
         try:
-            self._wait()
+            self._worker.wait(self.allowed_s - self._waited_s, self._cancel)
             message, fds = receive(self._worker.sock)
-        except (EOFError, ConnectionError, ValueError):
+        except TimeoutError:
+            raise errors.DecodeTimeout(f"Decoding took longer than {self.allowed_s:g} s.") from None
+        except (EOFError, OSError, ValueError):
             raise self._post_mortem() from None
+        finally:
+            self._waited_s += time.monotonic() - began
         for fd in fds:  # it has none to give
             os.close(fd)
         op = message.get("op")
         if op == "error":
             self._fit = not message.get("spent")
-            raise errors.media_error(str(message["code"]), str(message["message"]))
+            raise errors.media_error(str(message.get("code")), str(message.get("message")))
         if op not in expected:
-            raise errors.Undecodable("The decoder lost the thread.")
+            raise self._confused()
         self._fit = op == "done"
         return message
 
     def receive_frames(self, max_frames: int) -> tuple[UInt8, npt.NDArray[np.float64]]:
         frames: list[UInt8] = []
         while (message := self.next("need", "done"))["op"] == "need":
-            height, width, _ = map(int, message["shape"])
+            height, width = self.parse(partial(_height_width, message))
             if len(frames) == max_frames or not 0 < height * width <= self._pool.limits.max_pixels:
-                raise errors.Undecodable("The decoder lost the thread.")
+                raise self._confused()
             shared = _Shared(height * width * 3)
             self.grant(shared)
             frames.append(np.ndarray((height, width, 3), np.uint8, shared.map()))
         if not frames:
             return np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0)
-        return np.stack(frames), np.array(message["times"], np.float64)
+        return self.parse(lambda: (np.stack(frames), np.array(message["times"], np.float64)))
+
+    def parse(self, read: Callable[[], _T]) -> _T:
+        """What ``read`` makes of an answer. A worker that a file took over may say anything."""
+        try:
+            return read()
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+            raise self._confused() from None
+
+    def _confused(self) -> errors.MediaError:
+        self._fit = False
+        return errors.Undecodable("The decoder lost the thread.")
 
     def _send(self, message: Message, fds: list[int]) -> None:
         try:
             send(self._worker.sock, message, fds)
-        except (BrokenPipeError, ConnectionError):
+        except OSError:
             raise self._post_mortem() from None
 
-    def _wait(self) -> None:
-        """Until the worker has something to say. Only this time counts, not what the caller does between."""
-        began = time.monotonic()
-        poll = select.poll()
-        poll.register(self._worker.sock, select.POLLIN)
-        while True:
-            left_s = self.allowed_s - self._waited_s - (time.monotonic() - began)
-            if left_s <= 0:
-                raise errors.DecodeTimeout(f"Decoding took longer than {self.allowed_s:g} s.")
-            if self._cancel is not None:
-                if self._cancel.is_set():
-                    raise errors.Cancelled("The request was cancelled.")
-                left_s = min(left_s, _CANCEL_POLL_S)
-            if poll.poll(left_s * 1e3):
-                self._waited_s += time.monotonic() - began
-                return
-
-    def _post_mortem(self) -> errors.MediaError:
+    def _post_mortem(self) -> errors.SpecSemError:
         """Why the worker is dead."""
-        self._worker.kill()  # it may have closed the socket only
+        # It may have closed its socket only; and a dying process closes it before it can be reaped.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._worker.process.wait(1.0)
+        self._worker.kill()
         status = self._worker.process.wait()
+        if self._pool.closed:
+            return errors.Cancelled("The decoder pool was closed.")
         if status == -signal.SIGXCPU:
             return errors.DecodeTimeout(f"Decoding took more than {self._pool.limits.cpu_s:g} s of CPU time.")
         return errors.Undecodable("The decoder died of this file.")
@@ -375,12 +401,11 @@ class Scan(Iterator[Window]):
         try:
             message = self._session.next("window", "done")
             if message["op"] == "done":
-                self.clip = _clip(message, [])
+                self.clip = self._session.parse(lambda: _clip(message, []))
                 self.close()
                 raise StopIteration
             shared = self._granted.popleft()
-            buffer = shared.map() if shared is not None else b""
-            window = _window(message["window"], self._plan, buffer, 0)
+            (window,) = self._session.parse(lambda: _windows([message["window"]], self._plan, shared))
             # The clock runs with the video: so much time for every minute of it that was really decoded.
             self._session.allowed_s = self._wall_s * (1.0 + window.end_s / 60.0)
             self._grant()
@@ -411,10 +436,8 @@ class _Shared:
         # We size it: the worker may not grow any file.
         os.ftruncate(self.fd, size)
 
-    def map(self, size: int = 0) -> mmap.mmap | bytes:
-        """Its bytes, read-only; they live as long as someone looks at them."""
-        if size == 0 and os.fstat(self.fd).st_size == 0:
-            return b""
+    def map(self, size: int = 0) -> mmap.mmap:
+        """Its first ``size`` bytes (0: all), read-only; they live as long as someone looks at them."""
         return mmap.mmap(self.fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
 
     def __del__(self) -> None:
@@ -441,19 +464,28 @@ def _open_regular(path: StrPath, limits: Limits) -> int:
     return fd
 
 
-def _info(facts: dict[str, Any]) -> MediaInfo:
-    return MediaInfo(**facts)
+def _height_width(facts: Message) -> tuple[int, int]:
+    return int(facts["shape"][0]), int(facts["shape"][1])
 
 
-def _window(facts: dict[str, Any], plan: SamplePlan, buffer: mmap.mmap | bytes, offset: int) -> Window:
-    crops, frames = plan.window_arrays(buffer, offset)
-    boxes_N4 = np.array(facts["boxes"], np.float32).reshape(-1, 4)
-    return Window(float(facts["start_s"]), float(facts["end_s"]), crops, frames, boxes_N4)
+def _windows(facts: list[dict[str, Any]], plan: SamplePlan, shared: _Shared | None) -> list[Window]:
+    """Windows that lie one behind the other in shared memory, which is mapped just as far."""
+    step = plan.window_bytes
+    buffer = shared.map(step * len(facts)) if shared is not None and facts else b""
+    return [
+        Window(
+            float(window["start_s"]),
+            float(window["end_s"]),
+            *plan.window_arrays(buffer, i * step),
+            np.array(window["boxes"], np.float32).reshape(-1, 4),
+        )
+        for i, window in enumerate(facts)
+    ]
 
 
 def _clip(facts: Message, windows: list[Window]) -> Clip:
     return Clip(
-        info=_info(facts["info"]),
+        info=MediaInfo(**facts["info"]),
         windows=windows,
         coverage=Coverage(**facts["coverage"]),
         warnings=[str(w) for w in facts["warnings"]],
