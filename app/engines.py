@@ -109,8 +109,9 @@ class LocalEngine:
         try:
             self._scorer, self._warm_up_ms = await asyncio.to_thread(self._load)
         except Exception as error:
-            known = isinstance(error, SpecSemError)
-            self._failure = error if known else ModelError("it could not be loaded.")
+            self._failure = (
+                error if isinstance(error, SpecSemError) else ModelError("it could not be loaded.")
+            )
             raise
         batcher.start()
         self._batcher = batcher

@@ -96,8 +96,10 @@ async def _started(settings: Settings, engine: Engine, decoder: Decoder | None) 
     )
     await asyncio.to_thread(inbox.open)
     await store.open()
+    if decoder is None:
+        decoder = await asyncio.to_thread(_decoder_pool, settings)
     scoring = Scoring(
-        decoder or await asyncio.to_thread(_decoder_pool, settings),
+        decoder,
         engine,
         workers=settings.decode_workers,
         timeout_s=settings.request_timeout_s,

@@ -40,7 +40,7 @@ export function showVerdict(card, answer, file) {
   const chart = one(view, ".chart", SVGSVGElement);
   one(card, ".running").replaceWith(view);
   one(card, ".cancel").remove();
-  const hint = "Point at a window or use the arrow keys; click or Enter shows it in the video.";
+  let hint = "Point at a window or use the arrow keys; click or Enter shows it in the video.";
   readout.textContent = hint;
   const movePlayhead = timeline(chart, answer, {
     onSeek: (seconds) => {
@@ -55,6 +55,8 @@ export function showVerdict(card, answer, file) {
   preview(video, file, () => {
     one(frame, ".preview").remove();
     frame.classList.add("no-preview");
+    hint = "Point at a window or use the arrow keys. This browser can't play the format: no preview.";
+    readout.textContent = hint;
   });
   video.addEventListener("timeupdate", () => movePlayhead(video.currentTime));
 }
@@ -115,12 +117,13 @@ function gauge(root, { score, threshold: limits }) {
  * @returns {string[]}
  */
 function unchecked({ coverage, segments, provenance, warnings }) {
-  const percent = coverage.fraction >= 0.995 ? "all" : `${Math.max(1, Math.round(coverage.fraction * 100))}%`;
-  const looked =
-    percent === "all"
-      ? "All of the time line was looked at."
-      : `${segments.length === 1 ? "One window was" : `${segments.length} windows were`} looked at, ${coverage.analysed_s.toFixed(1)} of ${coverage.duration_s.toFixed(1)} s (${percent}); the rest was not.`;
-  const lines = [looked, "Sound is not examined."];
+  const lines = ["Sound is not examined."];
+  if (coverage.fraction < 0.995) {
+    const windows = segments.length === 1 ? "One window was" : `${segments.length} windows were`;
+    const seconds = `${coverage.analysed_s.toFixed(1)} of ${coverage.duration_s.toFixed(1)} s`;
+    const percent = Math.max(1, Math.round(coverage.fraction * 100));
+    lines.unshift(`${windows} looked at, ${seconds} (${percent}%); the rest was not.`);
+  }
   if (provenance.c2pa.status === "not_checked") lines.push("Signed origin (C2PA) was not checked.");
   return [...lines, ...warnings];
 }

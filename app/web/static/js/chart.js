@@ -23,7 +23,8 @@ export function timeline(root, answer, { onSeek, onShow }) {
   const duration = Math.max(answer.media.duration_s, last ? last.end_s : 0, 0.001);
   let width = 0;
   let current = 0;
-  let played = 0;
+  /** Seconds; the play head hides until the video was moved. */
+  let played = -1;
   /** @type {SVGElement[]} */
   let bars = [];
   /** @type {SVGElement | undefined} */
@@ -59,6 +60,12 @@ export function timeline(root, answer, { onSeek, onShow }) {
     }
   };
 
+  const movePlayhead = () => {
+    playhead?.classList.toggle("off", played < 0);
+    playhead?.setAttribute("x1", String(x(played)));
+    playhead?.setAttribute("x2", String(x(played)));
+  };
+
   const draw = () => {
     const hadFocus = root.contains(document.activeElement);
     width = Math.max(root.clientWidth, 240);
@@ -77,19 +84,21 @@ export function timeline(root, answer, { onSeek, onShow }) {
     }
     const middles = segments.map((s) => `${x((s.start_s + s.end_s) / 2)},${y(s.score)}`);
     parts.push(svg("polyline", { class: "link", points: middles.join(" ") }));
-    bars = segments.map(draw_window);
+    bars = segments.map(drawWindow);
     parts.push(...bars);
     for (const [kind, value, dy, words] of /** @type {[string, number, number, string][]} */ ([
       ["high", limits.value, -5, `generated from ${threshold(limits.value)}`],
       ["low", limits.lower, 14, `camera below ${threshold(limits.lower)}`],
     ])) {
       parts.push(svg("line", { class: kind, x1: EDGE.left, x2: width - EDGE.right, y1: y(value), y2: y(value) }));
-      const outside = y(value) + dy < 10 ? 14 : y(value) + dy > HEIGHT - EDGE.bottom ? -5 : dy;
+      const at = y(value) + dy;
+      const outside = at < 10 ? 14 : at > HEIGHT - EDGE.bottom - 8 ? -5 : dy;
       parts.push(svg("text", { class: `${kind}-label`, x: width - EDGE.right, y: y(value) + outside, "text-anchor": "end", "aria-hidden": "true" }, words));
     }
-    playhead = svg("line", { class: "playhead", x1: x(played), x2: x(played), y1: EDGE.top, y2: HEIGHT - EDGE.bottom });
+    playhead = svg("line", { class: "playhead", y1: EDGE.top, y2: HEIGHT - EDGE.bottom });
     parts.push(playhead);
     root.replaceChildren(...parts);
+    movePlayhead();
     select(current, hadFocus);
   };
 
@@ -97,7 +106,7 @@ export function timeline(root, answer, { onSeek, onShow }) {
    * @param {Segment} segment
    * @param {number} index
    */
-  const draw_window = (segment, index) => {
+  const drawWindow = (segment, index) => {
     const wide = Math.max(x(segment.end_s) - x(segment.start_s), segments.length > 60 ? 1 : MIN_BAR);
     const left = Math.min(x(segment.start_s), width - EDGE.right - wide);
     const top = y(segment.score);
@@ -146,7 +155,6 @@ export function timeline(root, answer, { onSeek, onShow }) {
 
   return (seconds) => {
     played = Math.min(seconds, duration);
-    playhead?.setAttribute("x1", String(x(played)));
-    playhead?.setAttribute("x2", String(x(played)));
+    movePlayhead();
   };
 }

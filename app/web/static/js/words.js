@@ -60,10 +60,12 @@ function rate(rate) {
  * @param {ScoredFile} answer
  * @returns {string}
  */
-export function meaning({ verdict, threshold: limits }) {
+export function meaning({ verdict, threshold: limits, segments }) {
   if (verdict === "generated") return `The score reaches ${threshold(limits.value)}, where “generated” begins.`;
-  if (verdict === "authentic") return `The score is below ${threshold(limits.lower)}: it reads as camera video.`;
-  return "No verdict: this score alone should not decide anything.";
+  const loud = segments.filter((segment) => segment.score >= limits.value).length;
+  const but = loud ? ` But ${loud} of ${segments.length} windows reach the threshold on their own: see the time line.` : "";
+  if (verdict === "authentic") return `The score is below ${threshold(limits.lower)}: it reads as camera video.${but}`;
+  return `No verdict: this score alone should not decide anything.${but}`;
 }
 
 /**
