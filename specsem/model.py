@@ -195,7 +195,7 @@ class SpecSemNet(nn.Module):
                 pooled_ND = torch.cat([spec_NLD[:, 1:].mean(1), spec_NLD[:, 1:].std(1)], dim=-1)
             case _:
                 pooled_ND = spec_NLD[:, 1:].mean(1)
-        return pooled_ND.unflatten(0, (B, T))
+        return pooled_ND.reshape(B, T, -1)
 
     # -- compact --------------------------------------------------------------------------------------------
 
@@ -210,7 +210,7 @@ class SpecSemNet(nn.Module):
                 side = (x_NCHW.shape[-2], x_NCHW.shape[-1])
                 sem_BNhwD = _under_crops(sem_maps[i], boxes_BN4, side)
                 sem_BTNhwD = sem_BNhwD[:, None].expand(B, T, *sem_BNhwD.shape[1:])
-                spec_BTNhwD = x_NCHW.unflatten(0, (B, T, N)).movedim(3, -1)
+                spec_BTNhwD = x_NCHW.reshape(B, T, N, *x_NCHW.shape[1:]).movedim(3, -1)
                 merged_BTNhwD = merge(sem_BTNhwD, spec_BTNhwD)
                 x_NCHW = merged_BTNhwD.movedim(-1, 3).flatten(0, 2)
 
@@ -218,7 +218,8 @@ class SpecSemNet(nn.Module):
         pooled_ND = x_NDl.mean(-1)
         if self.config.pooling == "mean-std":
             pooled_ND = torch.cat([pooled_ND, x_NDl.var(-1).add(1e-5).sqrt()], dim=-1)
-        return pooled_ND.unflatten(0, (B, T, N)).mean(2)  # crops of a frame count alike
+        pooled_BTD: Tensor = pooled_ND.reshape(B, T, N, -1).mean(2)  # crops of a frame count alike
+        return pooled_BTD
 
     def residual(self, crops_BTNHWC: Tensor) -> Tensor:
         """What the spectral branch sees: (B, T, N, C, H, W), C = 3, or 6 with the temporal difference."""
@@ -243,7 +244,7 @@ class SpecSemNet(nn.Module):
             x_BLD = block(x_BLD)
             if i in self.gating_layers:
                 normed_BLD = nn.functional.layer_norm(x_BLD, x_BLD.shape[-1:])
-                maps.append(normed_BLD[:, 1:].transpose(1, 2).unflatten(-1, side))
+                maps.append(normed_BLD[:, 1:].transpose(1, 2).reshape(len(x_BLD), -1, *side))
         return maps
 
 
@@ -281,4 +282,4 @@ def _under_crops(map_BDhw: Tensor, boxes_BN4: Tensor, side: tuple[int, int]) -> 
     sampled_BDKw = nn.functional.grid_sample(
         map_BDhw, (grid_BNhw2 * 2 - 1).flatten(1, 2), padding_mode="border", align_corners=False
     )
-    return sampled_BDKw.unflatten(2, (N, height)).movedim(1, -1)
+    return sampled_BDKw.reshape(B, -1, N, height, width).movedim(1, -1)

@@ -1,0 +1,197 @@
+"""SpecSemNet: the published architecture and the compact one, on random weights."""
+
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from specsem.model import SpecSemConfig, SpecSemNet, TowerConfig
+from specsem.semantic import embed, layers, load_clip_tower
+
+TINY_TOWER = TowerConfig(image_size=32, patch_size=8, width=32, layers=3, heads=2, output_dim=16)
+COMPACT = SpecSemConfig(
+    spectral="conv",
+    semantic=TINY_TOWER,
+    conv_widths=(8, 16, 24),
+    conv_depths=(1, 1),
+    gate_hidden=8,
+    temporal_heads=4,
+    temporal_depth=1,
+    temporal_difference=True,
+    pooling="mean-std",
+    crop_side=48,
+    crops=2,
+    frame_fit="squash",
+)
+TOWERS = SpecSemConfig(semantic=TINY_TOWER, gate_hidden=16, temporal_heads=4)
+
+
+def inputs(config: SpecSemConfig, batch: int = 2, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    side, crop, n = config.semantic.image_size, config.crop_side, config.crops
+    boxes = torch.rand(batch, n, 4, generator=generator).sort(-1).values
+    return (
+        torch.randint(0, 256, (batch, 8, n, crop, crop, 3), dtype=torch.uint8, generator=generator),
+        torch.randint(0, 256, (batch, 8, side, side, 3), dtype=torch.uint8, generator=generator),
+        boxes,
+    )
+
+
+@pytest.fixture(scope="module")
+def b32() -> SpecSemNet:
+    torch.manual_seed(0)
+    return SpecSemNet(SpecSemConfig())
+
+
+class TestPublished:
+    """``specsem-b32``."""
+
+    def test_twelve_gates(self, b32: SpecSemNet) -> None:
+        assert len(b32.merging) == 12
+        assert all(m.kind == "gate" for m in b32.merging)
+        assert b32.merging[0].pair.sem.in_features + b32.merging[0].pair.spec.in_features == 1536
+        assert b32.merging[0].last.in_features == 384
+        assert b32.merging[0].last.out_features == 768
+
+    def test_cost_is_the_paper_s(self, b32: SpecSemNet) -> None:
+        """74.2 GMAC a clip at T = 8 (method, section 1). Counted with gradients on: PyTorch's fused inference
+        path hides its products from the counter."""
+        x = inputs(b32.config, batch=1)
+        for parameter in b32.semantic.parameters():
+            assert not parameter.requires_grad
+        with FlopCounterMode(display=False) as counter:
+            torch.nn.Module.train(b32)  # also the semantic twin, for the same reason
+            b32(*x)
+        b32.eval()
+        assert counter.get_total_flops() / 2e9 == pytest.approx(74.2, rel=0.03)
+
+    def test_near_identity_start(self, b32: SpecSemNet) -> None:
+        """With the gates as they start, the spectral stream is nearly what it is without any."""
+        x = inputs(b32.config, batch=1, seed=1)
+        bare = SpecSemNet(b32.config.variant(merging="spectral-only"))
+        missing = bare.load_state_dict(b32.state_dict(), strict=False)
+        assert not missing.missing_keys
+        with torch.no_grad():
+            gated, plain = b32.eval()._tower_branch(x[1]), bare.eval()._tower_branch(x[1])
+        cosine = torch.nn.functional.cosine_similarity(gated, plain, dim=-1)
+        assert cosine.min() > 0.99
+        assert (gated.norm() / plain.norm() - 1).abs() < 0.3
+
+    def test_the_semantic_tower_is_plain_open_clip_and_gets_no_gradient(self, b32: SpecSemNet) -> None:
+        frames = inputs(b32.config, batch=1)[1]
+        image = torch.rand(2, 3, 224, 224)
+        tokens = embed(b32.semantic, image)
+        for block in layers(b32.semantic):
+            tokens = block(tokens)
+        with torch.no_grad():
+            expected = b32.semantic(image)
+            ours = b32.semantic.ln_post(tokens[:, 0]) @ b32.semantic.proj
+        torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+
+        before = {k: v.clone() for k, v in b32.semantic.state_dict().items()}
+        b32.train()
+        b32(frames[:, :, None], frames, torch.tensor([[[0.0, 0, 1, 1]]])).sum().backward()
+        assert all(p.grad is None for p in b32.semantic.parameters())
+        assert b32.merging[0].last.weight.grad is not None
+        assert not b32.semantic.training
+        assert all(torch.equal(v, before[k]) for k, v in b32.semantic.state_dict().items())
+        b32.zero_grad()
+        b32.eval()
+
+    def test_loads_a_checkpoint_in_openai_s_layout(self, b32: SpecSemNet, tmp_path: Path) -> None:
+        torch.manual_seed(3)
+        clip = open_clip.create_model("ViT-B-32-quickgelu")
+        path = tmp_path / "ViT-B-32.pt"
+        torch.save({key: value.half() for key, value in clip.state_dict().items()}, path)
+        tower = load_clip_tower(pretrained=str(path))
+        net = SpecSemNet(b32.config)
+        net.semantic.load_state_dict(tower.state_dict())
+        image = torch.rand(1, 3, 224, 224)
+        with torch.no_grad():
+            torch.testing.assert_close(net.semantic(image), clip.visual.eval()(image), atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("config", [COMPACT, TOWERS], ids=["compact", "towers"])
+class TestBoth:
+    """What holds of either shape."""
+
+    def test_one_training_step_lowers_the_loss(self, config: SpecSemConfig) -> None:
+        torch.manual_seed(0)
+        net = SpecSemNet(config).train()
+        x, y = inputs(config, batch=4), torch.tensor([0.0, 1, 0, 1])
+        optimiser = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-3)
+
+        def loss() -> torch.Tensor:
+            return torch.nn.functional.binary_cross_entropy_with_logits(net(*x), y)
+
+        first = loss()
+        first.backward()
+        optimiser.step()
+        assert loss() < first
+
+    def test_a_window_s_logit_does_not_depend_on_its_batch(self, config: SpecSemConfig) -> None:
+        torch.manual_seed(0)
+        net = SpecSemNet(config).eval()
+        x = inputs(config, batch=5)
+        with torch.no_grad():
+            together = net(*x)
+            alone = torch.cat([net(*(part[i : i + 1] for part in x)) for i in range(5)])
+        torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            *({"merging": m} for m in ("suppress", "concat", "spectral-only", "semantic-only")),
+            *({"temporal": t} for t in ("mean", "conv")),
+            *({"radius": r} for r in (0.0, 16.0, 112.0)),
+            *({"residual_norm": n} for n in ("none", "std")),
+            *({"pooling": p} for p in ("mean", "mean-std")),
+        ],
+        ids=str,
+    )
+    def test_every_ablation_runs_and_learns(self, config: SpecSemConfig, changes: dict[str, object]) -> None:
+        torch.manual_seed(0)
+        net = SpecSemNet(config.variant(**changes)).train()
+        logit = net(*inputs(config))
+        assert logit.shape == (2,)
+        logit.sum().backward()
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in net.temporal.parameters()) or (
+            net.head.weight.grad is not None
+        )
+
+    def test_a_config_survives_json(self, config: SpecSemConfig) -> None:
+        import json
+
+        assert SpecSemConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+class TestCompact:
+    """``specsem-compact``."""
+
+    def test_the_gate_looks_at_what_lies_under_the_crop(self) -> None:
+        """A tower map that is its own coordinates, sampled under a crop, gives the crop's coordinates."""
+        from specsem.model import _under_crops
+
+        side = 64
+        at = (torch.arange(side) + 0.5) / side
+        map_BDhw = torch.stack([at.expand(side, side), at[:, None].expand(side, side)])[None]
+        boxes = torch.tensor([[[0.25, 0.5, 0.75, 0.9]]])
+        under = _under_crops(map_BDhw, boxes, (4, 5))
+        assert under.shape == (1, 1, 4, 5, 2)
+        torch.testing.assert_close(under[0, 0, 0, :, 0], 0.25 + 0.5 * (torch.arange(5) + 0.5) / 5)
+        torch.testing.assert_close(under[0, 0, :, 0, 1], 0.5 + 0.4 * (torch.arange(4) + 0.5) / 4)
+
+    def test_the_spectral_branch_does_not_see_a_constant(self) -> None:
+        net = SpecSemNet(COMPACT)
+        gray = torch.full((1, 8, 2, 48, 48, 3), 77, dtype=torch.uint8)
+        assert net.residual(gray).abs().max() < 1e-4
+
+    def test_the_temporal_difference_of_a_still_is_zero(self) -> None:
+        net = SpecSemNet(COMPACT)
+        still = inputs(COMPACT)[0][:, :1].expand(-1, 8, -1, -1, -1, -1)
+        residual = net.residual(still)
+        assert residual.shape[3] == 6
+        assert residual[:, :, :, :3].abs().max() > 0.1
+        assert residual[:, :, :, 3:].abs().max() < 1e-5
