@@ -68,7 +68,7 @@ def run(*, model: str, device: str = "auto", quick: bool = False) -> Report:
         paths = [folder / f"{number}.mp4" for number in range(clips)]
         for seed, path in enumerate(paths):
             write_clip(path, width=width, height=height, seconds=seconds, seed=seed)
-        pool = stack.enter_context(contextlib.closing(DecoderPool(workers=2)))
+        pool = stack.enter_context(DecoderPool(workers=2))
         scorer = Scorer(model, device=device)
         scorer.warm_up()
         pool.decode(paths[0], scorer.plan)
@@ -252,7 +252,8 @@ def print_report(report: Report) -> None:
     machine, model, clips = report["machine"], report["model"], report["clips"]
     console.print(
         f"{model['name']} {model['version']} on {machine['device']}; {machine['cpu']}, "
-        f"{machine['cores']} cores, torch {machine['torch']}, av {machine['av']}, commit {machine['commit']}\n"
+        f"{machine['cores']} cores, torch {machine['torch']}, av {machine['av']}, "
+        f"commit {machine['commit']}\n"
         f"{clips['count']} clips of {clips['width']}x{clips['height']}, {clips['seconds']:g} s; "
         f"{report['rounds']} interleaved rounds; median (quartiles)\n"
     )

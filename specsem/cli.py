@@ -86,15 +86,20 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
-    ] = False,
-) -> None:
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"specsem {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version),
+    ] = False,
+) -> None:
+    """Options before any command."""
 
 
 @app.command(no_args_is_help=True)
@@ -127,7 +132,7 @@ def score(
     workers = max(2, min(8, os.cpu_count() or 2))
     with contextlib.ExitStack() as stack:
         stack.enter_context(_terminable())
-        pool = stack.enter_context(contextlib.closing(DecoderPool(workers=workers)))
+        pool = stack.enter_context(DecoderPool(workers=workers))
 
         from specsem.files import find_sources, score_files  # bring torch, while the decoders start
         from specsem.output import JsonLines, ProgressBar, Report

@@ -175,7 +175,7 @@ def _overlapped(
     cancel = threading.Event()
 
     def decode(source: Source) -> _Decoded:
-        return _Decoded(pool.decode(source.path, scorer.plan, cancel), file_sha256(source.path))
+        return _Decoded(pool.decode(source.path, scorer.plan, cancel=cancel), file_sha256(source.path))
 
     upcoming = iter(sources)
     queue: _Queue = deque()

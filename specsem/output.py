@@ -105,7 +105,7 @@ class Report:
         self._row(
             "thresholds",
             f"generated from {threshold.value:.3f} up, authentic below {threshold.lower:.3f}; false alarms: "
-            f"{threshold.max_fpr:.2%} wanted, under {threshold.fpr_upper95:.2%} with 95% confidence "
+            f"{threshold.max_fpr:.2%} wanted, at most {threshold.fpr_upper95:.2%} with 95% confidence "
             f"({_plural(threshold.calibration_n, 'camera clip')})",
         )
         line = time_line(answer.segments, media.duration_s, 48)
