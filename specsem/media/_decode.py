@@ -119,7 +119,8 @@ def _find_end(source: Source, survey: _Survey, gap: int) -> None:
     far = survey.start + 48 * 3600 * second
     near = survey.start + round(((source.header_duration_s or 0.0) - 1.0) * second)
     if source.seekable_keyframes:
-        for target in (far, near):
+        # Near first: far behind the end, MPEG-TS loses the last frame.
+        for target in (near, far):
             if target <= survey.start or not source.seek(target):
                 continue
             end = max(

@@ -35,6 +35,8 @@ CODECS = frozenset((
 _CONTAINERS = {"mov": "mp4", "yuv4mpegpipe": "y4m", "mpegvideo": "mpeg", "m4v": "mpeg4"}
 """Names for people, where the demuxer's is unusual."""
 
+_CLOCK_RESET_S = 0.5
+"""A jump back in time by more is a clock that was set back; less, a disorder."""
 _ELEMENTARY = frozenset({"h264", "hevc", "m4v", "mpegvideo"})
 _STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _ENCRYPTED_TAGS = frozenset({"encv", "drmi", "p608"})
@@ -116,6 +118,7 @@ class Source:
         self._codec.options = {**self._codec.options, "max_pixels": str(self.limits.max_pixels)}
         self._packets: Iterator[Packet[Any]] = iter(self._container.demux(self._stream))
         self._last_ts: int | None = None
+        self._shift = 0
         self._shape: tuple[int, int] | None = None
         self._orientation = Orientation()
 
@@ -234,7 +237,7 @@ class Source:
             return False
         finally:
             self._packets = iter(self._container.demux(self._stream))
-            self._last_ts = None
+            self._forget_clock()
         return True
 
     def flush(self, clock: int | None = None) -> None:
@@ -243,7 +246,13 @@ class Source:
         ``clock``: what a next frame without a timestamp gets.
         """
         self._codec.flush_buffers()
-        self._last_ts = None if clock is None else clock - self.nominal_ticks
+        self._forget_clock()
+        if clock is not None:
+            self._last_ts = clock - self.nominal_ticks
+
+    def _forget_clock(self) -> None:
+        self._last_ts = None
+        self._shift = 0
 
     # -- frames ---------------------------------------------------------------------------------------------
 
@@ -277,18 +286,27 @@ class Source:
                 self.warnings.add("mirrored")
         if frame.interlaced_frame:
             self.warnings.add("interlaced")
-        ts = frame.pts if frame.pts is not None else frame.dts
         duration = max(0, frame.duration or 0)
-        if ts is None:
-            self.warnings.add("no_timestamps")
-            ts = 0 if self._last_ts is None else self._last_ts + (duration or self.nominal_ticks)
-        elif self._last_ts is not None and ts <= self._last_ts:
-            self.warnings.add("irregular_timestamps")
-            ts = self._last_ts
-        self._last_ts = ts
+        ts = self._last_ts = self._time(frame, duration or self.nominal_ticks)
         clean = not (corrupt or frame.is_corrupt)
         self.damage += not clean
         return Picture(frame, Shot(ts, duration, (frame.width, frame.height, self._orientation)), clean)
+
+    def _time(self, frame: Any, step: int) -> int:
+        """When the frame is shown, never before the last one; ``step`` after it if the file does not say."""
+        ts = frame.pts if frame.pts is not None else frame.dts
+        last = self._last_ts
+        if ts is None:
+            self.warnings.add("no_timestamps")
+            return 0 if last is None else last + step
+        shown = int(ts) + self._shift
+        if last is None or shown > last:
+            return shown
+        self.warnings.add("irregular_timestamps")
+        if (last - shown) * self.tick_s > _CLOCK_RESET_S:  # files joined end to end: our clock goes on
+            self._shift += last + step - shown
+            return last + step
+        return last
 
     @property
     def nominal_ticks(self) -> int:
