@@ -242,7 +242,10 @@ def train(
 
 def _elsewhere(command: str) -> Any:
     module, name = COMMANDS_ELSEWHERE[command].split(":")
-    return getattr(importlib.import_module(module), name)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise SpecSemError(f"This command needs {error.name!r}, which is not installed here.") from error
 
 
 def _spooled(source: "Source", stack: contextlib.ExitStack) -> "Source":
