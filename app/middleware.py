@@ -4,6 +4,7 @@ From the outside in: ``Shield`` (headers, and no stack trace ever leaves), ``Lin
 reaches the client though its upload is still on the way), ``AccessGuard`` (who may ask).
 """
 
+import asyncio
 import hmac
 import logging
 import secrets
@@ -69,6 +70,12 @@ class Shield:
 
         try:
             await self.app(scope, receive, guarded_send)
+        except asyncio.CancelledError:
+            # The server stops and its grace is over: whoever still waits is told so. Ends here, as asked.
+            if not started:
+                await ProblemResponse(Problem("not_ready", "The service is stopping."))(
+                    scope, receive, guarded_send
+                )
         except Exception:
             # The path is the client's text: repr keeps control characters out of the log.
             logger.exception("request %s failed: %s %r", request_id, scope["method"], scope["path"][:200])

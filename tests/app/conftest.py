@@ -1,6 +1,5 @@
 """The application with stand-ins for decoder and model, in this process."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,12 +29,5 @@ def decoder() -> doubles.Decoder:
 @pytest.fixture
 def client(settings: Settings, engine: doubles.Engine, decoder: doubles.Decoder) -> Iterator[TestClient]:
     with TestClient(create_app(settings, engine, decoder), base_url="http://127.0.0.1") as client:
-        until_ready(client)
+        doubles.until_ready(client)
         yield client
-
-
-def until_ready(client: TestClient) -> None:
-    ends = time.monotonic() + 60
-    while client.get("/readyz").status_code != 200:
-        assert time.monotonic() < ends, client.get("/readyz").text
-        time.sleep(0.01)

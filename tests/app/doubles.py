@@ -6,18 +6,22 @@ slowly, ``SCORE:<0..1>`` gets that score; any other gets 0.5.
 """
 
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from app.engines import LocalEngine
+from app.main import create_app, run
 from app.settings import Settings
 from specsem.errors import Cancelled, NotFound, media_error
 from specsem.media import Clip, Coverage, MediaInfo, SamplePlan, Window
@@ -155,8 +159,23 @@ class Engine(LocalEngine):
         return self.double, 1.0
 
 
-if __name__ == "__main__":
-    from app.main import run
+def until_ready(client: TestClient) -> None:
+    ends = time.monotonic() + 60
+    while client.get("/readyz").status_code != 200:
+        assert time.monotonic() < ends, client.get("/readyz").text
+        time.sleep(0.01)
 
+
+def application() -> FastAPI:
+    """For ``uvicorn --factory``: the application as somebody may start it by hand."""
+    settings = Settings()
+    return create_app(settings, Engine(settings), Decoder())
+
+
+if __name__ == "__main__":
+    # A server of its own needs no torch, and is up in a tenth of the time: the pipeline asks for these names.
+    scorer = ModuleType("specsem.scorer")
+    vars(scorer).update(ClipVerdict=SimpleNamespace, Scorer=Scorer, WindowScore=SimpleNamespace)
+    sys.modules["specsem.scorer"] = scorer
     settings = Settings()
     run(settings, Engine(settings), Decoder())

@@ -9,7 +9,6 @@ from typing import Any
 
 import doubles
 import pytest
-from conftest import until_ready
 from fastapi.testclient import TestClient
 
 from app.main import create_app, run
@@ -164,7 +163,7 @@ def test_not_in_time_is_503(tmp_path: Path) -> None:
     with TestClient(
         create_app(settings, doubles.Engine(settings), decoder), base_url="http://localhost"
     ) as client:
-        until_ready(client)
+        doubles.until_ready(client)
         check_problem(client.post("/v1/score", files={"file": b"SLOW:5"}), 503, "deadline_exceeded")
         assert decoder.cancelled.wait(2)
         assert files_in(settings) == []
@@ -191,7 +190,7 @@ def test_ready_only_after_the_warm_up(settings: Settings, decoder: doubles.Decod
         check_problem(client.get("/v1/policies"), 503, "not_ready")
         assert client.get("/").status_code == 200
         engine.may_load.set()
-        until_ready(client)
+        doubles.until_ready(client)
         assert client.get("/readyz").json()["model"] == "double 1.0.0"
 
 

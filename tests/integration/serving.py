@@ -1,0 +1,100 @@
+"""Real servers as subprocesses on free loopback ports, and small clips made here."""
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parent.parent.parent
+DOUBLES = [sys.executable, str(ROOT / "tests" / "app" / "doubles.py")]
+"""A server whose decoder and model are stand-ins (see that file for what a file's content does)."""
+SERVICE = [sys.executable, "-m", "specsem", "serve"]
+"""The service as it ships."""
+
+
+@dataclass
+class Server:
+    """A running server."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+    data_dir: Path
+    log: Path
+    host: str = "127.0.0.1"
+    port: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.port = int(self.url.rpartition(":")[2])
+
+    def uploads(self) -> list[Path]:
+        """Folders of uploads that are arriving or being scored."""
+        return [path for path in (self.data_dir / "uploads").glob("*/*") if path.is_dir()]
+
+    def wait_ready(self, timeout_s: float = 90) -> None:
+        until(lambda: httpx.get(f"{self.url}/readyz").status_code == 200, timeout_s)
+
+    def stop(self, how: int = signal.SIGTERM, timeout_s: float = 30) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(timeout_s)
+
+
+def environment(data_dir: Path, **settings: object) -> dict[str, str]:
+    """A clean environment: no setting of the user's, and no proxy between a test and its server."""
+    kept = {
+        name: value for name, value in os.environ.items() if not re.match(r"SPECSEM_|.*_proxy$", name, re.I)
+    }
+    given = {f"SPECSEM_{name.upper()}": str(value) for name, value in settings.items()}
+    return kept | {"SPECSEM_DATA_DIR": str(data_dir), "PYTHONPATH": str(ROOT), "SPECSEM_PORT": "0"} | given
+
+
+@contextmanager
+def serving(command: list[str], data_dir: Path, **settings: object) -> Iterator[Server]:
+    """Start a server, wait until it listens, and stop it at the end."""
+    log = data_dir.with_suffix(".log")
+    with log.open("a") as stderr:
+        process = subprocess.Popen(
+            command,
+            env=environment(data_dir, **settings),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+    try:
+        yield Server(process, _address(process, log), data_dir, log)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def _address(process: "subprocess.Popen[str]", log: Path) -> str:
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], 120)
+    line = process.stdout.readline() if ready else ""
+    found = re.search(r"http://\S+:\d+", line)
+    assert found, f"no address in {line!r}\n{log.read_text()}"
+    return found[0]
+
+
+def until(condition: Callable[[], object], timeout_s: float = 10) -> None:
+    """Wait for a condition to hold."""
+    ends = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < ends, "it never came true"
+        time.sleep(0.02)
