@@ -97,8 +97,8 @@ def test_the_threshold_itself_is_generated_and_the_lower_one_inconclusive(scorer
 def _answering(scorer: Scorer, score: float) -> object:
     class Fixed:
         domain = scorer.calibration.domain
-        distance = staticmethod(lambda features: 0.0)
-        probability = staticmethod(lambda logit: score)
+        distance = staticmethod(lambda _features: 0.0)
+        probability = staticmethod(lambda _logit: score)
 
     return Fixed()
 
