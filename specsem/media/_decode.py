@@ -151,8 +151,8 @@ def _read_through(source: Source, survey: _Survey, gap: int) -> None:
 def _landing(source: Source, ts: int) -> tuple[int, int] | None:
     """Where to seek for the last key frame at or before ``ts``, and its time; None if there is no way.
 
-    Containers without an index land on any packet: there one seeks further back and reads on. If that does not
-    help, the next key frame behind ``ts``.
+    Containers without an index land on any packet: there one seeks further back and reads on. If that does
+    not help, the next key frame behind ``ts``.
     """
     behind = None
     for back_s in (0, 2, 10):

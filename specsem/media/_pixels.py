@@ -145,12 +145,8 @@ class Converter:
     def _write_crops(self, frame: av.VideoFrame, orientation: Orientation, crops_NHWC: UInt8) -> None:
         cuts = self._layout(frame.width, frame.height, orientation)[1]
         area = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (c.region for c in cuts))
-        sliceable = (
-            area < frame.width * frame.height
-            and _SLICEABLE.fullmatch(frame.format.name) is not None
-            and all(p.line_size > 0 for p in frame.planes)
-        )
-        whole = None if sliceable else _rgb(self._native, frame, _NATIVE)
+        worth_it = area < frame.width * frame.height and _sliceable(frame)
+        whole = None if worth_it else _rgb(self._native, frame, _NATIVE)
         for cut, crop_HWC in zip(cuts, crops_NHWC, strict=True):
             if whole is None:
                 region_HWC = _rgb(self._native, self._cut_out(frame, cut.region), _NATIVE)
@@ -175,8 +171,7 @@ class Converter:
         depth = 2 if name.endswith("le") else 1
         for source, target in zip(frame.planes, small.planes, strict=True):
             # Chroma planes are smaller by a power of two; regions begin at multiples of 16.
-            sx = max(1, round(frame.width / source.width))
-            sy = max(1, round(frame.height / source.height))
+            sx, sy = frame.width // source.width, frame.height // source.height
             rows, columns = target.height, target.width * depth
             left, top = x0 // sx * depth, y0 // sy
             from_HW = np.frombuffer(memoryview(source), np.uint8).reshape(source.height, source.line_size)
@@ -193,6 +188,16 @@ class Converter:
         small_HWC = _rgb(self._resize, frame, _RESIZE, width, height)
         top, left = (height - side) // 2, (width - side) // 2
         frame_HWC[...] = orientation.apply(small_HWC[top : top + side, left : left + side])
+
+
+def _sliceable(frame: av.VideoFrame) -> bool:
+    """Whether a region can be cut out whose conversion gives the pixels of the whole frame's conversion.
+
+    In odd sizes swscale stretches the chroma plane by a hair over the whole width: there it can't.
+    """
+    return _SLICEABLE.fullmatch(frame.format.name) is not None and all(
+        p.line_size > 0 and frame.width % p.width == 0 and frame.height % p.height == 0 for p in frame.planes
+    )
 
 
 def _cut(box: tuple[int, int, int, int], width: int, height: int) -> _Cut:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import queue
 import select
 import signal
 import socket
@@ -41,6 +40,7 @@ StrPath = str | os.PathLike[str]
 _T = TypeVar("_T")
 
 _STARTUP_S = 60.0
+_START_ATTEMPTS = 4
 _CANCEL_POLL_S = 0.02
 _JOBS_PER_WORKER = 1000
 """A worker is replaced after so many, against what libraries leak."""
@@ -66,11 +66,12 @@ class DecoderPool:
         # A worker dies with the thread that started it (PR_SET_PDEATHSIG): so one thread starts them all, and
         # lives as long as the pool.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="decoder-starter")
-        self._idle: queue.LifoQueue[Future[_Worker]] = queue.LifoQueue()
         self._live: set[_Worker] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._idle: deque[Future[_Worker]] = deque()
+        """Taken from the right, where warm workers come back; new ones start at the left."""
         for _ in range(workers):
-            self._idle.put(self._starter.submit(self._start))
+            self._replace()
 
     def probe(self, path: StrPath, *, cancel: threading.Event | None = None) -> MediaInfo:
         """Facts of a file, from its packets and its first frame."""
@@ -109,9 +110,8 @@ class DecoderPool:
         for worker in live:
             worker.kill()
             worker.process.wait()
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._bury(self._idle.get_nowait().result())
+        while self._idle:
+            self._bury(self._idle.pop().result())
 
     def __enter__(self) -> Self:
         return self
@@ -148,29 +148,33 @@ class DecoderPool:
         return _Session(self, worker, file, plan, cancel)
 
     def _take(self, cancel: threading.Event | None) -> _Worker:
-        while True:
-            if self.closed:
-                raise RuntimeError("the decoder pool is closed")
-            if cancel is not None and cancel.is_set():
-                raise errors.Cancelled("The request was cancelled.")
-            try:
-                future = self._idle.get(timeout=_CANCEL_POLL_S if cancel is not None else 0.5)
-            except queue.Empty:
-                continue
+        """A worker that is ready, when one is free. One that died between two jobs is no file's fault."""
+        for _ in range(_START_ATTEMPTS):
+            future = self._next_idle(cancel)
             try:
                 worker = future.result()
-            except OSError:
-                self._replace()  # not this file's fault: the next call tries anew
-                raise errors.SpecSemError("The decoder process does not start.") from None
-            if worker.process.poll() is not None and worker.jobs:
-                self._give(worker, fit=False)  # it died between two jobs: no file is to blame
+            except OSError:  # no memory, no process
+                self._replace()
                 continue
             try:
-                worker.await_ready(cancel)
+                if worker.process.poll() is None and worker.await_ready(cancel):
+                    return worker
             except BaseException:
                 self._give(worker, fit=False)
                 raise
-            return worker
+            self._give(worker, fit=False)
+        raise errors.SpecSemError("The decoder process does not start.")
+
+    def _next_idle(self, cancel: threading.Event | None) -> Future[_Worker]:
+        with self._lock:
+            while True:
+                if self.closed:
+                    raise RuntimeError("the decoder pool is closed")
+                if cancel is not None and cancel.is_set():
+                    raise errors.Cancelled("The request was cancelled.")
+                if self._idle:
+                    return self._idle.pop()
+                self._lock.wait(_CANCEL_POLL_S if cancel is not None else 0.5)
 
     def _give(self, worker: _Worker, *, fit: bool) -> None:
         """Back from a job. ``fit``: it answered to the end and may be used again."""
@@ -178,14 +182,17 @@ class DecoderPool:
         if fit and worker.jobs < _JOBS_PER_WORKER and not self.closed:
             idle: Future[_Worker] = Future()
             idle.set_result(worker)
-            self._idle.put(idle)
+            with self._lock:
+                self._idle.append(idle)
+                self._lock.notify()
         else:
             self._bury(worker)
             self._replace()
 
     def _replace(self) -> None:
-        with contextlib.suppress(RuntimeError):  # closed
-            self._idle.put(self._starter.submit(self._start))
+        with self._lock, contextlib.suppress(RuntimeError):  # closed
+            self._idle.appendleft(self._starter.submit(self._start))
+            self._lock.notify()
 
 
 class _Worker:
@@ -213,16 +220,16 @@ class _Worker:
         self.jobs = 0
         self._ready = False
 
-    def await_ready(self, cancel: threading.Event | None) -> None:
-        """Wait for the imports of a new process."""
-        if self._ready:
-            return
-        try:
-            self.wait(_STARTUP_S, cancel)
-            receive(self.sock)
-        except (EOFError, OSError, ValueError):
-            raise errors.SpecSemError("The decoder process does not start.") from None
-        self._ready = True
+    def await_ready(self, cancel: threading.Event | None) -> bool:
+        """Wait for the imports of a new process; False if it died of them."""
+        if not self._ready:
+            try:
+                self.wait(_STARTUP_S, cancel)
+                receive(self.sock)
+            except (EOFError, OSError, ValueError):
+                return False
+            self._ready = True
+        return True
 
     def wait(self, seconds: float, cancel: threading.Event | None) -> None:
         """Until it has something to say. Raises TimeoutError, Cancelled.

@@ -546,7 +546,7 @@ REFUSED: list[Case] = [
     Case("scrambled mpegts", _ts_scrambled, "encrypted"),
     Case("asf with DRM", _asf_drm, "encrypted"),
     Case("other codec", _enc("snow", container="avi", options={"strict": "-2"}), "unsupported"),
-    Case("other codec, mov", _enc("speedhq", container="mov", pix_fmt="yuv422p"), "unsupported"),
+    Case("other codec, again", _enc("asv1", container="avi"), "unsupported"),
     Case("other container", _enc(container="nut"), "not_a_video"),
     Case("too small", _enc(container="mp4", size=(48, 48)), "too_small"),
     Case("too short", _enc(container="mp4", frames=7), "too_short"),

@@ -1,0 +1,42 @@
+"""A decoder process that a file can make misbehave, as a broken decoder would, by its first word."""
+
+import ctypes
+import os
+import sys
+import time
+
+from specsem.media import _decode, _worker
+
+_really = _decode.decode_windows
+
+
+def decode_windows(fd, *args):  # type: ignore[no-untyped-def]
+    word = os.pread(fd, 16, 0).split(b" ")[0]
+    if word == b"crash":
+        ctypes.string_at(0)
+    if word == b"hang":
+        ctypes.CDLL(None).sleep(600)
+    if word == b"spin":
+        while True:
+            time.time()
+    if word == b"bloat":
+        hoard = []
+        while True:
+            hoard.append(bytearray(64 << 20))
+    if word == b"exit":
+        os._exit(0)
+    if word == b"write":
+        with open("/tmp/specsem-should-not-be-there", "wb") as file:  # noqa: S108, PTH123
+            file.write(b"x")
+    if word == b"raise":
+        raise RuntimeError("a bug of ours")
+    if word == b"modules":
+        names = [name for name in ("torch", "fastapi", "pydantic", "scipy") if name in sys.modules]
+        raise _worker.SpecSemError("loaded: " + " ".join(names))
+    return _really(fd, *args)
+
+
+_decode.decode_windows = decode_windows
+
+if __name__ == "__main__":
+    _worker.main(sys.argv[1:])
