@@ -6,7 +6,6 @@ Run as a script: same arguments, same exit codes. The score of a window is its m
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 from specsem.media import Clip, SamplePlan, Window
@@ -29,6 +28,12 @@ class Scorer:
     def __init__(self, model: str, **_options: str) -> None:
         self.record = get_model(model)
         self.plan = SamplePlan(windows=2, crop_side=0, crops=0, frame_side=32)
+        self.device = "none"
+        self.threshold = Threshold(value=0.9, lower=0.1, max_fpr=0.01, fpr_upper95=0.05, calibration_n=60)
+        self.calibration = SimpleNamespace(policies={"default": self.threshold})
+
+    def warm_up(self) -> float:
+        return 0.0
 
     def score_windows(self, windows: Sequence[Window]) -> list[Light]:
         return [Light(w.start_s, w.end_s, float(w.frames_THWC.mean()) / 255) for w in windows]
@@ -42,7 +47,7 @@ class Scorer:
             verdict="inconclusive",
             score=score,
             logit=score,
-            threshold=Threshold(value=0.9, lower=0.1, max_fpr=0.01, fpr_upper95=0.05, calibration_n=60),
+            threshold=self.threshold,
             reasons=["between_thresholds"],
             segments=[Segment(start_s=s.start_s, end_s=s.end_s, score=s.score) for s in scores],
         )
@@ -52,7 +57,6 @@ if __name__ == "__main__":
     stand_in = ModuleType("specsem.scorer")
     vars(stand_in).update(Scorer=Scorer, ClipVerdict=SimpleNamespace, WindowScore=Light)
     sys.modules["specsem.scorer"] = stand_in
-    sys.path.insert(0, str(Path(__file__).parent.parent))
 
     from specsem.cli import main
 

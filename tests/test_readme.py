@@ -1,0 +1,121 @@
+"""Every command of the README does what it says, with a stand-in for the model (`light_specsem.py`)."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from specsem.result import ScoredFile
+
+ROOT = Path(__file__).parent.parent
+LIGHT = [sys.executable, str(Path(__file__).parent / "light_specsem.py")]
+
+
+def blocks(language: str) -> list[str]:
+    """The README's fenced blocks of a language."""
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S
+    )
+
+
+CONSOLE = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
+SHELL = [line.split("  #")[0].rstrip() for block in blocks("sh") for line in block.splitlines()]
+CURL = [line for line in SHELL if line.startswith("curl ")]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, drawn_clip: Path) -> Path:
+    """A folder as the README has it."""
+    shutil.copy(drawn_clip, tmp_path / "clip.mp4")
+    (tmp_path / "holiday").mkdir()
+    shutil.copy(drawn_clip, tmp_path / "holiday")
+    return tmp_path
+
+
+@pytest.fixture
+def environment(tiny_models: Path, tmp_path: Path) -> dict[str, str]:
+    return os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "SPECSEM_MODELS_DIR": str(tiny_models),
+        "SPECSEM_DATA_DIR": str(tmp_path / "data"),
+    }
+
+
+@pytest.mark.parametrize("line", [line for line in CONSOLE if line.startswith("specsem ")])
+def test_command_line(line: str, desk: Path, environment: dict[str, str]) -> None:
+    args = line.split()[1:]
+    if args[0] == "bench":
+        args = [args[0], "--help"]  # test_bench.py runs it
+    ran = subprocess.run(
+        [*LIGHT, *args], cwd=desk, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout
+
+
+@pytest.mark.parametrize("line", [line for line in CONSOLE + SHELL if line.startswith("make ")])
+def test_make(line: str) -> None:
+    """As make would do it: ``--dry-run`` shows what a target runs, and needs it to exist."""
+    command = line.split("#", maxsplit=1)[0].split()
+    ran = subprocess.run([*command, "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout
+
+
+@pytest.fixture
+def service(environment: dict[str, str]) -> Iterator[str]:
+    """The service's address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [*LIGHT, "serve", "--port", str(port)], env=environment, stderr=subprocess.PIPE
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urlopen(f"http://127.0.0.1:{port}/readyz") as answer:
+                    assert answer.status == 200
+                break
+            except OSError:
+                assert process.poll() is None, process.communicate()[1].decode()
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the README's HTTP examples are curl's")
+def test_http(desk: Path, service: str) -> None:
+    assert len(CURL) == 4
+    answers = []
+    for line in CURL:
+        command = line.replace("127.0.0.1:8000", service)
+        if answers:
+            command = command.replace("ID", answers[-1].get("id", "ID"))
+        ran = subprocess.run(
+            ["bash", "-c", f"{command} --silent --show-error --fail-with-body"],
+            cwd=desk,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, (command, ran.stdout, ran.stderr)
+        answers.append(json.loads(ran.stdout))
+    scored, uploaded, again, ready = answers
+    assert ScoredFile.model_validate(scored).path == "clip.mp4"
+    assert uploaded["sha256"] == scored["sha256"]
+    assert again["score"] == scored["score"]
+    assert ready["status"] == "ready"
