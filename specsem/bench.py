@@ -17,6 +17,7 @@ the forward's share of it counts two operations for each multiply-accumulate tha
 """
 
 import contextlib
+import math
 import os
 import platform
 import statistics
@@ -39,7 +40,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import specsem
 from specsem.files import Source, score_files
-from specsem.media import DecoderPool, SamplePlan, Window
+from specsem.media import DecoderPool, Window
+from specsem.media._measure import decode_cost
 from specsem.scorer import Scorer
 from specsem.synthetic import write_clip
 
@@ -84,6 +86,7 @@ def run(*, model: str, device: str = "auto", quick: bool = False) -> Report:
         report |= _stages(pool, scorer, paths, rounds)
         report["throughput"] = _throughput(pool, scorer, paths, max(1, rounds // 3))
         report["peak_memory_mib"] = _peak_memory(pool, scorer.device)
+    report["decode_cost"] = _decode_cost(quick)
     return report
 
 
@@ -117,7 +120,7 @@ def _stages(pool: DecoderPool, scorer: Scorer, paths: Sequence[Path], rounds: in
     samples: dict[str, list[float]] = defaultdict(list)
     for number in range(rounds):
         path, clip = paths[number % len(paths)], clips[number % len(clips)]
-        alone = _decode(pool, path, plan) | _forward(scorer, clip.windows)
+        alone = {"decode": _ms(partial(pool.decode, path, plan))} | _forward(scorer, clip.windows)
         alone["total"] = _ms(partial(_path_to_verdict, pool, scorer, path))
         for stage, took_ms in alone.items():
             samples[stage].append(took_ms)
@@ -131,7 +134,6 @@ def _stages(pool: DecoderPool, scorer: Scorer, paths: Sequence[Path], rounds: in
     reached_batched = 2 * gmacs / (statistics.median(samples["batched forward"]) / 1e3)
     return {
         "stages_ms": {stage: spread(samples[stage]) for stage in STAGES},
-        "isolation_ms": spread(samples["isolation"]),
         "batched_ms_per_clip": {"clips": len(clips)}
         | {stage: spread(samples[f"batched {stage}"]) for stage in ("transfer", "preprocess", "forward")},
         "forward": {
@@ -145,14 +147,6 @@ def _stages(pool: DecoderPool, scorer: Scorer, paths: Sequence[Path], rounds: in
             "share_of_ceiling_batched": round(reached_batched / ceiling, 3),
         },
     }
-
-
-def _decode(pool: DecoderPool, path: Path, plan: SamplePlan) -> dict[str, float]:
-    """Milliseconds of ``decode``, and those of them that were spent outside of the decoder itself."""
-    begin = time.perf_counter()
-    clip = pool.decode(path, plan)
-    took_ms = (time.perf_counter() - begin) * 1e3
-    return {"decode": took_ms, "isolation": took_ms - clip.decode_ms}
 
 
 def _path_to_verdict(pool: DecoderPool, scorer: Scorer, path: Path) -> None:
@@ -209,9 +203,16 @@ def _throughput(pool: DecoderPool, scorer: Scorer, paths: Sequence[Path], rounds
     return {"clips_per_s": spread(rates)}
 
 
+def _decode_cost(quick: bool) -> Report:
+    """See ``decode_cost``; None for what could not be measured (OpenCV comes with the development set)."""
+    small: dict[str, Any] = {"rounds": 1, "short_s": 1, "long_s": 2, "size": (320, 240)}
+    measured = decode_cost(**small if quick else {})
+    return {name: round(value, 3) if math.isfinite(value) else None for name, value in measured.items()}
+
+
 def _peak_memory(pool: DecoderPool, device: torch.device) -> Report:
     """MiB; of the decoders, that of the largest."""
-    peak = {"process": _peak_mib("self"), "largest_decoder": max(map(_peak_mib, pool.pids()), default=0)}
+    peak = {"process": _peak_mib("self"), "largest decoder": max(map(_peak_mib, pool.pids()), default=0)}
     if device.type == "cuda":
         peak["device"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
     return peak
@@ -283,13 +284,23 @@ def print_report(report: Report) -> None:
     console.print(table)
     forward, memory = report["forward"], report["peak_memory_mib"]
     console.print(
-        f"\nisolation    {_shown(report['isolation_ms'])} ms of decode: the price of a process of its own\n"
-        f"throughput   {_shown(report['throughput']['clips_per_s'])} clips/s from path to verdict\n"
+        f"\nthroughput   {_shown(report['throughput']['clips_per_s'])} clips/s from path to verdict\n"
         f"forward      {forward['gmac_per_clip']} GMAC a clip ({forward['gmac_per_window']} a window); "
         f"{forward['gflops']} GFLOP/s, "
         f"{forward['share_of_ceiling']:.0%} of the device's {_shown(forward['ceiling_gflops'])} "
         f"({forward['share_of_ceiling_batched']:.0%} batched)\n"
-        f"peak memory  " + ", ".join(f"{name.replace('_', ' ')} {mib} MiB" for name, mib in memory.items())
+        f"peak memory  {', '.join(f'{what} {mib} MiB' for what, mib in memory.items())}\n"
+    )
+    cost = report["decode_cost"]
+    opencv = (
+        f"{cost['short_over_opencv']:.2f} of OpenCV's {cost['opencv_ms']:.0f} ms for all of its frames"
+        if cost["opencv_ms"]
+        else "OpenCV is not here to compare with"
+    )
+    console.print(
+        f"decoding     {cost['short_ms']:.0f} ms for ten seconds of 720p, {opencv};\n"
+        f"             {cost['long_ms']:.0f} ms for ten minutes, {cost['long_over_short']:.2f} times that; "
+        f"{cost['isolation_ms']:.1f} ms of it is the price of a process of its own"
     )
 
 
