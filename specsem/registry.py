@@ -13,7 +13,7 @@ from typing import Any
 
 from specsem.errors import UnknownModel, WeightsCorrupt, WeightsMissing
 
-__all__ = ["DEFAULT_MODEL", "ModelRecord", "get_model", "list_models", "models_dir"]
+__all__ = ["DEFAULT_MODEL", "ModelRecord", "get_model", "list_models", "models_dir", "read_model"]
 
 DEFAULT_MODEL = "specsem-compact"
 WEIGHTS_FILE = "model.safetensors"
@@ -69,7 +69,7 @@ def models_dir() -> Path:
 
 def list_models() -> list[ModelRecord]:
     """Every registered model, by name."""
-    return [_read(path.parent) for path in sorted(models_dir().glob("*/model.json"))]
+    return [read_model(path.parent) for path in sorted(models_dir().glob("*/model.json"))]
 
 
 def get_model(name: str = DEFAULT_MODEL) -> ModelRecord:
@@ -84,7 +84,8 @@ def get_model(name: str = DEFAULT_MODEL) -> ModelRecord:
     return records[name]
 
 
-def _read(folder: Path) -> ModelRecord:
+def read_model(folder: Path) -> ModelRecord:
+    """The model that a folder holds, registered or not."""
     fields = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     return ModelRecord(
         name=fields["name"],

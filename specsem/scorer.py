@@ -16,7 +16,7 @@ from specsem.calibration import Calibration
 from specsem.errors import ModelError
 from specsem.media import Clip, Window
 from specsem.model import SpecSemConfig, SpecSemNet
-from specsem.registry import DEFAULT_MODEL, get_model
+from specsem.registry import DEFAULT_MODEL, ModelRecord, get_model
 from specsem.result import Reason, Segment, Threshold, Verdict
 from specsem.spectral import high_pass
 
@@ -61,13 +61,13 @@ class Scorer:
 
     def __init__(
         self,
-        model: str = DEFAULT_MODEL,
+        model: str | ModelRecord = DEFAULT_MODEL,
         *,
         device: str = "auto",
         policy: str = "default",
         max_batch: int = 32,
     ) -> None:
-        self.record = get_model(model)
+        self.record = get_model(model) if isinstance(model, str) else model
         self.device = _device(device)
         self.policy = policy
         self.calibration = Calibration.load(self.record.folder)

@@ -70,6 +70,9 @@ class CacheSpec:
     """Windows, each with a crop of its own, taken of each life."""
     frames: int = 8
     crop_side: int = 160
+    """Side of the cached native crops; 0: none (``spectral="tower"`` sees whole frames only)."""
+    whole_frames: int = 1
+    """Resized whole frames kept of a window: the middle one, or all ``frames``."""
     frame_side: int = 112
     seed: int = 0
 
@@ -77,8 +80,8 @@ class CacheSpec:
 class CropCache(Dataset[dict[str, torch.Tensor]]):
     """The cached samples of some items as memory-mapped arrays, one row a sample.
 
-    ``crops_MTSSC`` uint8, ``frames_MssC`` uint8 (the window's middle frame, whole), ``boxes_M4`` float32 (the
-    crop in the frame, as fractions), ``item_M`` int64 (index into ``items``).
+    ``crops_MTSSC`` uint8, ``frames_MTssC`` uint8 (whole frames), ``boxes_M4`` float32 (the crop in the frame,
+    as fractions), ``item_M`` int64 (index into ``items``).
     """
 
     def __init__(self, items: Sequence[Item], spec: CacheSpec, folder: Path) -> None:
@@ -88,7 +91,8 @@ class CropCache(Dataset[dict[str, torch.Tensor]]):
         rows = len(items) * per_item
         side, small = spec.crop_side, spec.frame_side
         self.crops_MTSSC = _mapped(folder / "crops.u8", np.uint8, (rows, spec.frames, side, side, 3))
-        self.frames_MssC = _mapped(folder / "frames.u8", np.uint8, (rows, small, small, 3))
+        whole = (rows, spec.whole_frames, small, small, 3)
+        self.frames_MTssC = _mapped(folder / "frames.u8", np.uint8, whole)
         self.boxes_M4 = _mapped(folder / "boxes.f32", np.float32, (rows, 4))
         self.item_M = np.repeat(np.arange(len(items)), per_item)
 
@@ -103,7 +107,7 @@ class CropCache(Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
         return {
             "crops": torch.from_numpy(self.crops_MTSSC[row].copy()),
-            "frame": torch.from_numpy(self.frames_MssC[row].copy()),
+            "frames": torch.from_numpy(self.frames_MTssC[row].copy()),
             "box": torch.from_numpy(self.boxes_M4[row].copy()),
             "label": torch.tensor(float(self.items[self.item_M[row]].generated)),
         }
@@ -119,12 +123,10 @@ def build_cache(items: Sequence[Item], spec: CacheSpec, root: Path, *, processes
         cache = CropCache(items, spec, folder)
         jobs = [(item, spec, index) for index, item in enumerate(items)]
         for index, samples in enumerate(_map(_samples_of, jobs, processes)):
-            for row, (crops_TSSC, frame_ssC, box_4) in zip(cache.rows_of(index), samples, strict=True):
-                cache.crops_MTSSC[row], cache.frames_MssC[row], cache.boxes_M4[row] = (
-                    crops_TSSC,
-                    frame_ssC,
-                    box_4,
-                )
+            for row, (crops_TSSC, frames_TssC, box_4) in zip(cache.rows_of(index), samples, strict=True):
+                cache.crops_MTSSC[row] = crops_TSSC
+                cache.frames_MTssC[row] = frames_TssC
+                cache.boxes_M4[row] = box_4
         done.touch()
     return CropCache(items, spec, folder)
 
@@ -166,7 +168,7 @@ def _one_life(
     start = int(rng.integers(0, total - (length - 1) * stride))
     frames_THWC = frames_THWC[start : start + (length - 1) * stride + 1 : stride]
 
-    side = int(rng.integers(256, 401))
+    side = int(rng.integers(256, 401)) if spec.crop_side else max(height, width)
     region_h, region_w = min(side, height), min(side, width)
     y, x = int(rng.integers(0, height - region_h + 1)), int(rng.integers(0, width - region_w + 1))
     lived_THWC = apply(random_distortions(rng), frames_THWC[:, y : y + region_h, x : x + region_w], rng)
@@ -197,11 +199,15 @@ def _draw(
         crops_TSSC = np.pad(crops_TSSC, ((0, 0), *pads, (0, 0)), mode="reflect")
         y, x = y - pads[0][0], x - pads[1][0]
     whole = window_THWC[spec.frames // 2] if whole_HWC is None else whole_HWC
-    small = Resize(size=(spec.frame_side, spec.frame_side), kernel="area")(whole[None], rng)[0]
+    to_square = Resize(size=(spec.frame_side, spec.frame_side), kernel="area")
+    if spec.whole_frames == spec.frames:
+        small_TssC = to_square(window_THWC, rng)
+    else:
+        small_TssC = to_square(whole[None], rng)
     x0, y0, x1, y1 = region
     box = np.array([x / width, y / height, (x + side) / width, (y + side) / height])
     box = box * [x1 - x0, y1 - y0, x1 - x0, y1 - y0] + [x0, y0, x0, y0]
-    return crops_TSSC, small, box.astype(np.float32)
+    return crops_TSSC, small_TssC, box.astype(np.float32)
 
 
 def _map(function: Any, jobs: Sequence[Any], processes: int) -> Iterator[Any]:
@@ -212,5 +218,7 @@ def _map(function: Any, jobs: Sequence[Any], processes: int) -> Iterator[Any]:
         yield from track(map(function, jobs), "cache", len(jobs))
 
 
-def _mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+def _mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    if 0 in shape:
+        return np.zeros(shape, dtype)
     return np.memmap(path, dtype, "r+" if path.exists() else "w+", shape=shape)

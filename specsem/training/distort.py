@@ -33,6 +33,7 @@ __all__ = [
     "Resample",
     "Resize",
     "apply",
+    "condition",
     "encode",
     "random_distortions",
 ]
@@ -259,15 +260,32 @@ class Letterbox:
         return boxed
 
 
-LEVEL: tuple[Distortion, ...] = (CentreCrop(256, frames=16), Reencode("libx264", 23, fps=24))
-"""The same container facts for every clip: centre 256x256 at native scale, 16 frames, 24 fps, x264 CRF 23."""
+CONDITIONS = ("as-is", "level", "canonical", "h264-crf28", "half-size", "blur-1")
 
-CONDITIONS: dict[str, tuple[Distortion, ...]] = {
-    "level": LEVEL,
-    "h264-crf28": (Reencode("libx264", 28),),
-    "half-size": (Resize(0.5),),
-    "blur-1": (Blur(1.0),),
-}
+
+def condition(name: str, fps: float) -> tuple[list[Distortion], Reencode | None]:
+    """The steps of an evaluation condition for a clip of this rate, and the encoder that writes the file.
+
+    ``as-is``: the file as delivered, nothing to do. ``level``: the same container facts for every clip,
+    centre 256x256 at native scale, 16 frames, 24 fps, x264 CRF 23. ``canonical``: 8 fps, 512x512, x264
+    CRF 23, GOP 12.
+    """
+    rate = max(1, round(fps))
+    match name:
+        case "as-is":
+            return [], None
+        case "level":
+            return [CentreCrop(256, frames=16)], Reencode("libx264", 23, fps=24)
+        case "canonical":
+            return [Resample(8 / fps), Resize(size=(512, 512))], Reencode("libx264", 23, fps=8, gop=12)
+        case "h264-crf28":
+            return [], Reencode("libx264", 28, fps=rate)
+        case "half-size":
+            return [Resize(0.5)], Reencode("libx264", 18, fps=rate)
+        case "blur-1":
+            return [Blur(1.0)], Reencode("libx264", 18, fps=rate)
+        case _:
+            raise ValueError(f"unknown condition {name!r}")
 
 
 def random_distortions(rng: np.random.Generator) -> list[Distortion]:

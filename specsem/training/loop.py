@@ -50,8 +50,9 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "TrainConfig":
         """As read from JSON."""
-        model = SpecSemConfig.from_dict(fields.pop("model"))
-        return cls(model=model, cache=CacheSpec(**fields.pop("cache", {})), **fields)
+        model = SpecSemConfig.from_dict(fields["model"])
+        cache = CacheSpec(**fields.get("cache", {}))
+        return cls(**{**fields, "model": model, "cache": cache})
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -148,7 +149,7 @@ def fit(
 
 def _step(state: _State, batch: dict[str, Tensor], config: TrainConfig, place: torch.device) -> float:
     crops_BTNSSC, box_BN4 = _augment(batch["crops"], batch["box"], config.crop_side, config.frames)
-    frame_BTHWC = batch["frame"][:, None]
+    frame_BTHWC = batch["frames"]
     label_B = batch["label"].to(place)
     target_B = label_B * (1 - config.label_smoothing) + config.label_smoothing / 2
     with _precision(place, config.mixed_precision):

@@ -1,0 +1,155 @@
+"""``specsem train``: from a configuration and manifests to a model folder that the registry reads.
+
+Semantics, cache of crops, training, judgement on the validation split, calibration; each step is kept in the
+output folder and not done twice.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from specsem.calibration import Calibration, DomainLimits
+from specsem.errors import SpecSemError
+from specsem.evaluation.files import FileScore, score_items
+from specsem.evaluation.metrics import interval, summary
+from specsem.media import DecoderPool
+from specsem.registry import read_model
+from specsem.result import Threshold
+from specsem.scorer import Scorer
+from specsem.semantic import build_tower, load_clip_tower
+from specsem.training.calibrate import calibrate
+from specsem.training.data import Item, build_cache, read_manifest
+from specsem.training.distill import distill, load_teacher, make_views
+from specsem.training.export import write_model
+from specsem.training.loop import TrainConfig, fit
+
+__all__ = ["Recipe", "judge", "train", "validation_table"]
+
+CALIBRATION_CONDITIONS = ("as-is", "level")
+UNCALIBRATED = Calibration(
+    slope=1.0,
+    intercept=0.0,
+    policies={"default": Threshold(value=0.5, lower=0.5, max_fpr=1, fpr_upper95=1, calibration_n=0)},
+    domain=DomainLimits(max_distance=1e9),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A training configuration file: the name, where the semantics come from, how it trains."""
+
+    name: str
+    version: str
+    summary: str
+    semantics: str
+    """``distill``: learn a teacher's features on the training split; else a CLIP checkpoint for open_clip."""
+    distill_steps: int
+    train: TrainConfig
+
+    @classmethod
+    def read(cls, path: Path) -> "Recipe":
+        """A JSON file with these fields."""
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**{**fields, "train": TrainConfig.from_dict(fields["train"])})
+
+
+def train(
+    config: Path,
+    data: Sequence[Path],
+    out: Path,
+    *,
+    teacher: Path | None = None,
+    device: str = "auto",
+    processes: int = 2,
+) -> None:
+    """Train on the split ``train`` of the manifests, judge and calibrate on ``val``; resumes in ``out``.
+
+    Raises:
+        SpecSemError: the manifests hold too little, or the recipe wants a teacher and there is none.
+    """
+    recipe = Recipe.read(config)
+    members, held_out = (read_manifest(*data, split=split) for split in ("train", "val"))
+    for items, split in ((members, "train"), (held_out, "val")):
+        if len({item.generated for item in items}) < 2:
+            raise SpecSemError(f"Split {split!r} of the manifests must hold clips of both labels.")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    out.mkdir(parents=True, exist_ok=True)
+    tower = _semantics(recipe, members, out, teacher)
+    cache = build_cache(members, recipe.train.cache, out / "cache", processes=processes)
+    net = fit(recipe.train, cache, range(len(members)), out, tower=tower, device=device)
+
+    record = {"name": recipe.name, "version": recipe.version, "summary": recipe.summary}
+    write_model(out / "model", net, UNCALIBRATED, **record)
+    scores = judge(out / "model", held_out, CALIBRATION_CONDITIONS)
+    calibration = calibrate(scores)
+    write_model(out / "model", net, calibration, **record)
+    table = validation_table(scores, calibration)
+    (out / "model" / "validation.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+
+
+def judge(folder: Path, items: Sequence[Item], conditions: Sequence[str]) -> list[FileScore]:
+    """Score items with the model in a folder under several conditions, the product's own way."""
+    scorer = Scorer(read_model(folder))
+    with DecoderPool(workers=2) as pool:
+        return [s for name in conditions for s in score_items(items, name, scorer=scorer, pool=pool)]
+
+
+def validation_table(scores: Sequence[FileScore], calibration: Calibration) -> dict[str, Any]:
+    """Every figure of each condition, and for each generator how much of it is found at the threshold."""
+    threshold = calibration.threshold("default")
+    table: dict[str, Any] = {"threshold": threshold.model_dump(), "conditions": {}}
+    for name in dict.fromkeys(s.condition for s in scores):
+        here = [s for s in scores if s.condition == name and s.windows]
+        generated = np.array([s.item.generated for s in here])
+        score = np.array([calibration.probability(s.logit) for s in here])
+        sources = [s.item.source for s in here]
+        figures: dict[str, Any] = dict(summary(generated, score, threshold=threshold.value))
+        figures["auc_interval95"] = interval(generated, score, sources)
+        figures["not_scored"] = sum(s.condition == name and not s.windows for s in scores)
+        figures["generators"] = {
+            source: {
+                "n": int(rows.sum()),
+                "mean_score": float(score[rows].mean()),
+                "recall_at_threshold": float((score[rows] >= threshold.value).mean()),
+                "above_half": float((score[rows] >= 0.5).mean()),
+            }
+            for source in sorted({s for s, g in zip(sources, generated, strict=True) if g})
+            if (rows := np.array([s == source for s in sources])).any()
+        }
+        table["conditions"][name] = figures
+    return table
+
+
+def _semantics(
+    recipe: Recipe, items: Sequence[Item], out: Path, teacher: Path | None
+) -> dict[str, Tensor] | None:
+    """The semantic tower's weights: from the output folder, by distillation, or through open_clip."""
+    model = recipe.train.model
+    if model.merging == "spectral-only":
+        return None
+    kept = out / "semantic.safetensors"
+    if kept.exists():
+        return dict(load_file(kept))
+    if recipe.semantics != "distill":
+        return dict(load_clip_tower(pretrained=recipe.semantics).state_dict())
+    if teacher is None:
+        raise SpecSemError("This recipe distils its semantic tower: name the teacher's weights by --teacher.")
+    tower_config = asdict(model.semantic)
+    quick_gelu = tower_config.pop("quick_gelu")
+    torch.manual_seed(recipe.train.seed)
+    tower = build_tower(tower_config, quick_gelu=quick_gelu)
+    grid = model.semantic.image_size // model.semantic.patch_size
+    views = make_views(items, load_teacher(teacher), side=model.semantic.image_size, grid=grid)
+    log = distill(tower, views, steps=recipe.distill_steps, seed=recipe.train.seed)
+    (out / "distill.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
+    weights = {key: value.contiguous() for key, value in tower.state_dict().items()}
+    save_file(weights, kept)
+    return weights
