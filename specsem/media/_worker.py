@@ -67,7 +67,7 @@ class Buffers:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
 
-    def wait(self) -> mmap.mmap:
+    def wait(self) -> mmap.mmap | bytearray:
         """The next one that the parent grants; blocks until it does."""
         message, fds = receive(self._sock)
         if message.get("op") != "buffer" or len(fds) != 1:
@@ -75,10 +75,14 @@ class Buffers:
         return map_shared(fds[0])
 
 
-def map_shared(fd: int) -> mmap.mmap:
+def map_shared(fd: int) -> mmap.mmap | bytearray:
     """Map all of a shared memory file and close the descriptor."""
     try:
-        return mmap.mmap(fd, os.fstat(fd).st_size)
+        # All pages in one go: a fault for each costs more.
+        size = os.fstat(fd).st_size
+        if not size:
+            return bytearray()
+        return mmap.mmap(fd, size, mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0))
     finally:
         os.close(fd)
 
@@ -98,22 +102,21 @@ class Job:
 
     def decode(self) -> Message:
         plan, step = self.plan, self.plan.window_bytes
-        shared = map_shared(self.fds.pop()) if step else bytearray(0)
+        shared = map_shared(self.fds.pop())
         clip = _decode.decode_windows(
             self.fds[0], plan, self.limits, lambda i: plan.window_arrays(shared, i * step)
         )
         return {**clip_message(clip), "windows": [window_message(w) for w in clip.windows]}
 
     def scan(self) -> Message:
-        plan, step = self.plan, self.plan.window_bytes
-        buffers = Buffers(self.sock)
+        plan, buffers = self.plan, Buffers(self.sock)
 
         def emit(window: Window) -> None:
             _allow_cpu(self.limits.cpu_s)
             send(self.sock, {"op": "window", "window": window_message(window)})
 
         def arrays(_: int) -> _decode.Arrays:
-            return plan.window_arrays(buffers.wait() if step else bytearray(0))
+            return plan.window_arrays(buffers.wait())
 
         return clip_message(_decode.scan_windows(self.fds[0], plan, self.limits, arrays, emit))
 

@@ -7,7 +7,6 @@ parent made and sized, and that belongs to the returned arrays alone. File names
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import select
 import signal
@@ -15,7 +14,6 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -31,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from specsem import errors
+from specsem.media._memory import Loan, Memory
 from specsem.media._wire import Message, receive, send
 from specsem.media.types import Clip, Coverage, Limits, MediaInfo, SamplePlan, UInt8, Window
 
@@ -46,6 +45,16 @@ _JOBS_PER_WORKER = 1000
 """A worker is replaced after so many, against what libraries leak."""
 _SCAN_BUFFERS = 3
 """Windows of a scan that may be decoded ahead of the consumer."""
+_WORKER_ENV = {
+    "LC_ALL": "C.UTF-8",
+    "OPENBLAS_NUM_THREADS": "1",  # NumPy must not start threads in it
+    # An arena a thread would eat up the address space.
+    "MALLOC_ARENA_MAX": "2",
+    # Keep freed frame buffers: giving them back after every file costs 4,000 page faults a clip (10 ms).
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    "MALLOC_TOP_PAD_": str(16 << 20),
+}
 _WORKER_MODULE = "specsem.media._worker"
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,6 +72,7 @@ class DecoderPool:
             raise ValueError("workers must be at least 1")
         self.limits = limits
         self.closed = False
+        self.memory = Memory(keep=2 * workers + _SCAN_BUFFERS)
         # A worker dies with the thread that started it (PR_SET_PDEATHSIG): so one thread starts them all, and
         # lives as long as the pool.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="decoder-starter")
@@ -82,12 +92,11 @@ class DecoderPool:
 
     def decode(self, path: StrPath, plan: SamplePlan, *, cancel: threading.Event | None = None) -> Clip:
         """Windows spread over the file (window mode, whatever ``plan.thorough`` says)."""
-        step = plan.window_bytes
         with self._session(path, plan, cancel) as session:
-            shared = _Shared(step * plan.windows) if step else None
-            session.begin("decode", shared)
+            loan = self.memory.lend(plan.window_bytes * plan.windows)
+            session.begin("decode", loan)
             done = session.finish()
-            return session.parse(lambda: _clip(done, _windows(done["windows"], plan, shared)))
+            return session.parse(lambda: _clip(done, _windows(done["windows"], plan, loan.view)))
 
     def scan(self, path: StrPath, plan: SamplePlan, *, cancel: threading.Event | None = None) -> Scan:
         """Every window of the file, one after the other, in constant memory."""
@@ -209,12 +218,7 @@ class _Worker:
                 stderr=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 cwd="/",
-                env={
-                    "PYTHONPATH": str(_ROOT),
-                    "LC_ALL": "C.UTF-8",
-                    "MALLOC_ARENA_MAX": "2",  # an arena a thread would eat up the address space
-                    "OPENBLAS_NUM_THREADS": "1",  # NumPy must not start threads in it
-                },
+                env={"PYTHONPATH": str(_ROOT), **_WORKER_ENV},
             )
         self.sock = ours
         self.jobs = 0
@@ -268,6 +272,7 @@ class _Session:
     ) -> None:
         self._pool, self._worker, self._file = pool, worker, file
         self.plan = plan
+        self.memory = pool.memory
         self._cancel = cancel
         self._waited_s = 0.0
         self.allowed_s = pool.limits.wall_s
@@ -289,13 +294,13 @@ class _Session:
             os.close(self._file)
             self._pool._give(self._worker, fit=self._fit)
 
-    def begin(self, op: str, shared: _Shared | None = None, **more: int) -> None:
+    def begin(self, op: str, loan: Loan | None = None, **more: int) -> None:
         message = {"op": op, "limits": asdict(self._pool.limits), "plan": asdict(self.plan), **more}
-        self._send(message, [self._file] if shared is None else [self._file, shared.fd])
+        self._send(message, [self._file] if loan is None else [self._file, loan.fd])
 
-    def grant(self, shared: _Shared) -> None:
+    def grant(self, loan: Loan) -> None:
         """Let the worker fill this memory."""
-        self._send({"op": "buffer"}, [shared.fd])
+        self._send({"op": "buffer"}, [loan.fd])
 
     def finish(self) -> Message:
         """The answer that ends the job."""
@@ -328,14 +333,15 @@ class _Session:
         return message
 
     def receive_frames(self, max_frames: int) -> tuple[UInt8, npt.NDArray[np.float64]]:
+        memory = Memory(keep=0)
         frames: list[UInt8] = []
         while (message := self.next("need", "done"))["op"] == "need":
             height, width = self.parse(partial(_height_width, message))
             if len(frames) == max_frames or not 0 < height * width <= self._pool.limits.max_pixels:
                 raise self._confused()
-            shared = _Shared(height * width * 3)
-            self.grant(shared)
-            frames.append(np.ndarray((height, width, 3), np.uint8, shared.map()))
+            loan = memory.lend(height * width * 3)
+            self.grant(loan)
+            frames.append(np.ndarray((height, width, 3), np.uint8, loan.view))
         if not frames:
             return np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0)
         return self.parse(lambda: (np.stack(frames), np.array(message["times"], np.float64)))
@@ -383,7 +389,7 @@ class Scan(Iterator[Window]):
         self._session = session
         self._plan = session.plan
         self._wall_s = session.allowed_s
-        self._granted: deque[_Shared | None] = deque()
+        self._granted: deque[Loan] = deque()
         try:
             session.begin("scan")
             for _ in range(_SCAN_BUFFERS):
@@ -411,8 +417,8 @@ class Scan(Iterator[Window]):
                 self.clip = self._session.parse(lambda: _clip(message, []))
                 self.close()
                 raise StopIteration
-            shared = self._granted.popleft()
-            (window,) = self._session.parse(lambda: _windows([message["window"]], self._plan, shared))
+            view = self._granted.popleft().view
+            (window,) = self._session.parse(lambda: _windows([message["window"]], self._plan, view))
             # The clock runs with the video: so much time for every minute of it that was really decoded.
             self._session.allowed_s = self._wall_s * (1.0 + window.end_s / 60.0)
             self._grant()
@@ -424,31 +430,9 @@ class Scan(Iterator[Window]):
         return window
 
     def _grant(self) -> None:
-        step = self._plan.window_bytes
-        shared = _Shared(step) if step else None
-        if shared is not None:
-            self._session.grant(shared)
-        self._granted.append(shared)
-
-
-class _Shared:
-    """Anonymous memory shared with a worker: it has no name that could be left behind."""
-
-    def __init__(self, size: int) -> None:
-        if hasattr(os, "memfd_create"):
-            self.fd = os.memfd_create("specsem-window", os.MFD_CLOEXEC)
-        else:
-            with tempfile.TemporaryFile() as file:
-                self.fd = os.dup(file.fileno())
-        # We size it: the worker may not grow any file.
-        os.ftruncate(self.fd, size)
-
-    def map(self, size: int = 0) -> mmap.mmap:
-        """Its first ``size`` bytes (0: all), read-only; they live as long as someone looks at them."""
-        return mmap.mmap(self.fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
-
-    def __del__(self) -> None:
-        os.close(self.fd)
+        loan = self._session.memory.lend(self._plan.window_bytes)
+        self._session.grant(loan)
+        self._granted.append(loan)
 
 
 def _open_regular(path: StrPath, limits: Limits) -> int:
@@ -475,15 +459,13 @@ def _height_width(facts: Message) -> tuple[int, int]:
     return int(facts["shape"][0]), int(facts["shape"][1])
 
 
-def _windows(facts: list[dict[str, Any]], plan: SamplePlan, shared: _Shared | None) -> list[Window]:
-    """Windows that lie one behind the other in shared memory, which is mapped just as far."""
-    step = plan.window_bytes
-    buffer = shared.map(step * len(facts)) if shared is not None and facts else b""
+def _windows(facts: list[dict[str, Any]], plan: SamplePlan, view: memoryview) -> list[Window]:
+    """Windows that lie one behind the other in shared memory; ValueError if there are more than fit."""
     return [
         Window(
             float(window["start_s"]),
             float(window["end_s"]),
-            *plan.window_arrays(buffer, i * step),
+            *plan.window_arrays(view, i * plan.window_bytes),
             np.array(window["boxes"], np.float32).reshape(-1, 4),
         )
         for i, window in enumerate(facts)
