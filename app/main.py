@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -89,7 +90,6 @@ def create_app(
 @contextlib.asynccontextmanager
 async def _started(settings: Settings, engine: Engine, decoder: Decoder | None) -> AsyncIterator[Parts]:
     """The parts, running; the model loads meanwhile, so that ``/healthz`` answers at once."""
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     inbox = Inbox(settings.data_dir / "uploads")
     store = VideoStore(
         settings.data_dir / "videos", ttl_s=settings.upload_ttl_s, max_bytes=settings.max_stored_bytes
@@ -111,6 +111,7 @@ async def _started(settings: Settings, engine: Engine, decoder: Decoder | None) 
         admission=Admission(max_clips=settings.max_queue_clips, max_bytes=settings.max_queue_bytes),
         inbox=inbox,
         videos=store,
+        needs_key=bool(settings.keys()),
     )
     background = [asyncio.create_task(_start(engine)), asyncio.create_task(_sweep(store))]
     try:
@@ -186,13 +187,20 @@ async def _on_disconnect(_request: Request, _error: Exception) -> Response:
     return Response(status_code=499)
 
 
+class CannotServe(SpecSemError):
+    """The service can't start here: its port is taken, or its data folder can't be written."""
+
+    code = "cannot_serve"
+
+
 class _Server(uvicorn.Server):
     """uvicorn's server, which says in one line where it listens."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
-            bound = self.servers[0].sockets[0].getsockname()
+            assert sockets  # noqa: S101 - run gives one
+            bound = sockets[0].getsockname()
             host = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
             print(
                 f"SpecSem is at http://{host}:{bound[1]}/  (reference at /docs, Ctrl-C stops it)", flush=True
@@ -205,13 +213,16 @@ def run(settings: Settings, engine: Engine | None = None, decoder: Decoder | Non
     Raises:
         ExposureRefused: the address is open to others and no key is configured.
         ModelError: the model is not there, or its weights are not.
+        CannotServe: the port is taken or the data folder can't be written.
     """
-    check_exposure(settings)
+    app = create_app(settings, engine, decoder)
+    _data_dir(settings)
     if engine is None:
         get_model(settings.model).verified_weights()  # said now, and not by a service that never gets ready
+    listener = _listener(settings)
     server = _Server(
         uvicorn.Config(
-            create_app(settings, engine, decoder),
+            app,
             host=settings.host,
             port=settings.port,
             http="h11",
@@ -225,8 +236,34 @@ def run(settings: Settings, engine: Engine | None = None, decoder: Decoder | Non
             log_config=_log_config(),
         )
     )
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it is done
-        server.run()
+    with listener, contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it is done
+        server.run(sockets=[listener])
+
+
+def _listener(settings: Settings) -> socket.socket:
+    """The bound socket. Bound here, so that a port that is taken is said in a sentence."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise CannotServe(
+            f"Can't listen on {settings.host}, port {settings.port}: {reason}. "
+            "Choose another with --port or SPECSEM_PORT (0 takes a free one)."
+        ) from error
+
+
+def _data_dir(settings: Settings) -> None:
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=settings.data_dir):
+            pass
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise CannotServe(
+            f"The data folder {settings.data_dir} can't be written: {reason}. "
+            "Set SPECSEM_DATA_DIR to another."
+        ) from error
 
 
 def _log_config() -> dict[str, Any]:

@@ -25,6 +25,7 @@ class Parts:
     admission: Admission
     inbox: Inbox
     videos: VideoStore
+    needs_key: bool
 
 
 def _parts(request: Request) -> Parts:

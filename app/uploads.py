@@ -7,7 +7,6 @@ too many goes out while the rest is still on the way.
 
 import asyncio
 import fcntl
-import os
 import secrets
 import shutil
 import unicodedata
@@ -95,7 +94,8 @@ class Inbox:
 
     def open(self) -> None:
         """Make this process's folder and remove what dead ones left behind."""
-        self._root.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+        self._root.parent.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+        self._root.mkdir(mode=PRIVATE, exist_ok=True)
         for lock_path in self._root.glob("*.lock"):
             with lock_path.open("ab") as lock:
                 try:
@@ -325,9 +325,3 @@ async def _read_form(
     if not form.has_file:
         raise Problem("missing_file", "The form has no field named `file`.")
     return form.fields
-
-
-def free_bytes(folder: Path) -> int:
-    """Bytes that an unprivileged process may still write where ``folder`` lies."""
-    stat = os.statvfs(folder)
-    return stat.f_bavail * stat.f_frsize

@@ -1,6 +1,7 @@
 """The routes, with stand-ins for the decoder and the model."""
 
 import hashlib
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ import doubles
 import pytest
 from fastapi.testclient import TestClient
 
-from app.main import create_app, run
+from app.main import CannotServe, create_app, run
 from app.problems import CODES
 from app.settings import Settings
 from specsem.errors import MediaError, UnknownModel, WeightsMissing
@@ -264,3 +265,14 @@ def test_serve_says_at_once_that_the_model_is_missing(
 def test_the_data_folder_is_private(client: TestClient, settings: Settings) -> None:
     assert settings.data_dir.stat().st_mode & 0o777 == 0o700
     assert threading.active_count() < 50
+
+
+def test_a_taken_port_and_a_closed_folder_are_said_in_a_sentence(settings: Settings, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        busy = settings.model_copy(update={"port": taken.getsockname()[1]})
+        with pytest.raises(CannotServe, match="--port"):
+            run(busy, doubles.Engine(busy), doubles.Decoder())
+    (tmp_path / "file").touch()
+    closed = Settings(data_dir=tmp_path / "file" / "data")
+    with pytest.raises(CannotServe, match="SPECSEM_DATA_DIR"):
+        run(closed, doubles.Engine(closed), doubles.Decoder())

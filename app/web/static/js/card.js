@@ -38,8 +38,7 @@ export function showVerdict(card, answer, file) {
   const frame = one(view, ".verdict");
   const readout = one(view, ".readout");
   const chart = one(view, ".chart", SVGSVGElement);
-  one(card, ".running").replaceWith(view);
-  one(card, ".cancel").remove();
+  settle(card, view);
   let hint = "Point at a window or use the arrow keys; click or Enter shows it in the video.";
   readout.textContent = hint;
   const movePlayhead = timeline(chart, answer, {
@@ -70,8 +69,19 @@ export function showProblem(card, problem) {
   one(view, ".failed-title").textContent = problem.title;
   one(view, ".failed-detail").textContent = problem.detail;
   one(view, ".failed-code code").textContent = problem.code;
+  settle(card, view);
+}
+
+/**
+ * The outcome takes the progress bar's place, and the focus of the Cancel button that goes.
+ * @param {HTMLElement} card
+ * @param {DocumentFragment} view
+ */
+function settle(card, view) {
+  const hadFocus = card.contains(document.activeElement);
   one(card, ".running").replaceWith(view);
   one(card, ".cancel").remove();
+  if (hadFocus) card.focus();
 }
 
 /**

@@ -8,6 +8,7 @@ import { bytes, VERDICTS } from "./words.js";
 /** @typedef {{file: File, card: HTMLElement, abort: AbortController, thorough: boolean}} Job */
 
 const KEY = "specsem-key";
+const BUSY_TRIES = 60;
 const { maxBytes, needsKey } = document.body.dataset;
 const picker = one(document, "#picker", HTMLInputElement);
 const drop = one(document, "#drop", HTMLElement);
@@ -54,10 +55,15 @@ async function run({ file, card, abort, thorough: whole }) {
     const detail = `It has ${bytes(file.size)}; this service accepts up to ${bytes(Number(maxBytes))}.`;
     return fail(card, file, { type: "", title: "The file is too large", status: 413, detail, code: "limits_exceeded" });
   }
+  while (status.dataset.state === "waiting" && !abort.signal.aborted) {
+    stage(card, "Waiting until the model is warm", null);
+    await pause(300);
+  }
+  if (abort.signal.aborted) return finishCancelled({ card, file });
   announce(`Sending ${file.name}`);
   stage(card, `Sending, 0 of ${bytes(file.size)}`, 0);
   try {
-    const answer = await score(file, {
+    const answer = await patiently(card, abort.signal, () => score(file, {
       thorough: whole,
       key: keyInput.value.trim(),
       signal: abort.signal,
@@ -66,7 +72,7 @@ async function run({ file, card, abort, thorough: whole }) {
         announce(`Analysing ${file.name}`);
         stage(card, whole ? "Analysing the whole time line…" : "Analysing…", null);
       },
-    });
+    }));
     showVerdict(card, answer, file);
     announce(`${file.name}: ${VERDICTS[answer.verdict]}, score ${answer.score.toFixed(2)}`);
     sessionStorage.setItem(KEY, keyInput.value.trim());
@@ -76,6 +82,30 @@ async function run({ file, card, abort, thorough: whole }) {
     else throw error;
   }
 }
+
+/**
+ * Try again while the service is full: it says so before a byte is sent.
+ * @template T
+ * @param {HTMLElement} card
+ * @param {AbortSignal} signal
+ * @param {() => Promise<T>} attempt
+ * @returns {Promise<T>}
+ */
+async function patiently(card, signal, attempt) {
+  for (let left = BUSY_TRIES; ; left -= 1) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (!(error instanceof Refused) || error.problem.code !== "busy" || left === 0) throw error;
+    }
+    stage(card, "The service is busy; trying again", null);
+    await pause(2000);
+    if (signal.aborted) throw new Cancelled("cancelled");
+  }
+}
+
+/** @param {number} ms */
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** @param {Pick<Job, "card" | "file">} job */
 function finishCancelled({ card, file }) {
@@ -116,23 +146,23 @@ function announce(text) {
 }
 
 async function watchReadiness() {
-  let pause = 1000;
+  let wait = 1000;
   for (;;) {
     try {
       const answer = await fetch("/readyz");
       const body = await answer.json();
       if (answer.ok) {
         show("ready", `Ready · ${body.model} on ${body.device}`);
-        pause = 30000;
+        wait = 30000;
       } else {
         show("waiting", body.detail);
-        pause = 1000;
+        wait = 1000;
       }
     } catch {
       show("down", "The service does not answer");
-      pause = 5000;
+      wait = 5000;
     }
-    await new Promise((resolve) => setTimeout(resolve, pause));
+    await pause(wait);
   }
 }
 

@@ -48,6 +48,7 @@ export function score(file, { thorough, key, signal, onProgress, onSent }) {
     };
     request.onabort = () => reject(new Cancelled("cancelled"));
     signal.addEventListener("abort", () => request.abort(), { once: true });
+    if (signal.aborted) return reject(new Cancelled("cancelled"));
     const form = new FormData();
     form.append("file", file);
     request.send(form);
