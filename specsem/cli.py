@@ -38,7 +38,7 @@ __all__ = ["app", "main"]
 COMMANDS_ELSEWHERE = {
     "settings": "app.settings:Settings",
     "serve": "app.main:run",
-    "train": "specsem.training.loop:train",
+    "train": "specsem.training.run:train",
 }
 
 EXIT_UNSCORED = 1
@@ -230,14 +230,27 @@ class _ManyValues(TyperCommand):
 
 @app.command(cls=_ManyValues)
 def train(
-    config: Annotated[Path, typer.Option(help="The model's configuration, e.g. models/specsem-b32.json.")],
+    config: Annotated[Path, typer.Option(metavar="FILE", help="The recipe, e.g. models/specsem-b32.json.")],
     data: Annotated[
         list[Path], typer.Option(metavar="MANIFEST...", help="One or more manifests (JSON lines).")
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where it writes, and resumes from.")],
+    teacher: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights whose features a recipe may want distilled.")
+    ] = None,
+    device: DeviceOption = Device.AUTO,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that prepare the clips.")] = 2,
 ) -> None:
     """Train a model; resumes where it stopped. Writes weights, calibration, configuration and curves."""
-    _elsewhere("train")(config=config, data=data, out=out)
+    _require(config, *data, *([teacher] if teacher else []))
+    _elsewhere("train")(config, data, out, teacher=teacher, device=device.value, processes=processes)
+
+
+def _require(*files: Path) -> None:
+    """Refuse in a sentence what is not there."""
+    for file in files:
+        if not file.is_file():
+            raise SpecSemError(f"There is no file {file}.")
 
 
 def _elsewhere(command: str) -> Any:

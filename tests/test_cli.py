@@ -19,6 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 from specsem import __version__, cli
+from specsem.errors import SpecSemError
 from specsem.result import FailedFile, ScoredFile
 
 ROOT = Path(__file__).parent.parent
@@ -312,10 +313,9 @@ def test_models(tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_train_hands_over_what_was_typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    seen: dict[str, Any] = {}
-    monkeypatch.setattr(
-        cli, "_elsewhere", lambda command: lambda **given: seen.update(given, command=command)
-    )
+    seen: list[Any] = []
+    monkeypatch.setattr(cli, "_elsewhere", lambda _command: lambda *args, **named: seen.extend((args, named)))
+    monkeypatch.chdir(tmp_path)
     args = [
         "train",
         "--config",
@@ -328,13 +328,15 @@ def test_train_hands_over_what_was_typed(monkeypatch: pytest.MonkeyPatch, tmp_pa
         "--out",
         "run",
     ]
+    refused = CliRunner().invoke(cli.app, args)
+    assert isinstance(refused.exception, SpecSemError)
+    assert seen == []
+    for name in ("c.json", "a.jsonl", "b.jsonl", "c.jsonl"):
+        Path(name).touch()
     assert CliRunner().invoke(cli.app, args).exit_code == 0
-    assert seen == {
-        "command": "train",
-        "config": Path("c.json"),
-        "data": [Path("a.jsonl"), Path("b.jsonl"), Path("c.jsonl")],
-        "out": Path("run"),
-    }
+    manifests = [Path("a.jsonl"), Path("b.jsonl"), Path("c.jsonl")]
+    assert seen[0] == (Path("c.json"), manifests, Path("run"))
+    assert seen[1] == {"teacher": None, "device": "auto", "processes": 2}
 
 
 def test_serve_hands_over_only_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
