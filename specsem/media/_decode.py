@@ -36,8 +36,10 @@ from specsem.media.types import Clip, Coverage, Limits, MediaInfo, SamplePlan, U
 __all__ = ["Arrays", "decode_windows", "iter_rgb", "probe", "scan_windows"]
 
 _SHORT_FRAMES = 64
-_SKIP_FRAMES = 24
+_SKIP_FRAMES = 8
 """Frames thrown away between windows behind one key frame, in the whole file."""
+_THREADS = 2
+"""Of a decoder: one frame is converted while the next is decoded. More gain little in windows of 8 frames."""
 _HEAD_BYTES = 64 * 1024 * 1024
 _LANDING_PACKETS = 1000
 """Packets read after a seek in search of a key frame."""
@@ -369,14 +371,17 @@ def decode_windows(fd: int, plan: SamplePlan, limits: Limits, arrays: ArraySourc
     ``arrays(i)`` is asked for i below ``plan.windows``. Raises a MediaError.
     """
     began = time.perf_counter()
-    source = open_source(fd, limits)
+    source = open_source(fd, limits, threads=_THREADS)
     try:
-        job = _Job(source, plan, arrays, concealed=False)
-        windows = _short(job) if job.survey.whole else _long(job)
+        job, windows = _attempt(source, plan, arrays, concealed=False)
+        if source.damage:
+            # What threads make of damage may depend on their timing: once more without.
+            source.threads = 1
+            source.rewind()
+            job, windows = _attempt(source, plan, arrays, concealed=False)
         if not windows and source.damage:
             source.rewind()
-            job = _Job(source, plan, arrays, concealed=True)
-            windows = _short(job) if job.survey.whole else _long(job)
+            job, windows = _attempt(source, plan, arrays, concealed=True)
         if not windows:
             raise job.refuse_empty()
         duration_s = max(job.clock.seconds(job.survey.end), windows[-1].end_s)
@@ -390,6 +395,13 @@ def decode_windows(fd: int, plan: SamplePlan, limits: Limits, arrays: ArraySourc
         )
     finally:
         source.close()
+
+
+def _attempt(
+    source: Source, plan: SamplePlan, arrays: ArraySource, *, concealed: bool
+) -> tuple[_Job, list[Window]]:
+    job = _Job(source, plan, arrays, concealed=concealed)
+    return job, _short(job) if job.survey.whole else _long(job)
 
 
 def _coverage(analysed_s: float, duration_s: float) -> Coverage:
@@ -587,7 +599,7 @@ def scan_windows(
     reaches back into the one before. ``arrays(i)`` is asked for rising i. Raises a MediaError.
     """
     began = time.perf_counter()
-    source = open_source(fd, limits)
+    source = open_source(fd, limits, threads=_THREADS)
     try:
         scan = _Scan(source, plan, arrays, emit, concealed=False)
         scan.go()

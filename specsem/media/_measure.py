@@ -29,8 +29,8 @@ def decode_cost(
     The encode is x264 with its default settings; the long file repeats the short one's packets. Rounds take
     turns, so that a busy machine slows all alike. Milliseconds are medians over ``rounds``.
 
-    Returns: ``short_ms``, ``long_ms``, ``opencv_ms`` (NaN without OpenCV), ``long_over_short`` (to stay within
-    1.5), ``short_over_opencv`` (within 0.25), ``isolation_ms`` (see :func:`isolation_cost`), ``rounds``.
+    Returns: ``short_ms``, ``long_ms``, ``opencv_ms`` (NaN without OpenCV), ``long_over_short`` (to stay
+    within 1.5), ``short_over_opencv`` (within 0.25), ``isolation_ms`` (of :func:`isolation_cost`), ``rounds``.
     """
     plan = SamplePlan()
     with tempfile.TemporaryDirectory(prefix="specsem-bench-") as folder, DecoderPool(workers=1) as pool:
@@ -146,8 +146,10 @@ def loop_video(source: Path, path: Path, *, times: int) -> Path:
     import av  # noqa: PLC0415
 
     with av.open(str(source)) as src:
-        stream = src.streams.video[0]
-        packets = [(bytes(p), p.pts, p.dts, p.is_keyframe, p.duration) for p in src.demux(stream) if p.size]
+        stream: Any = src.streams.video[0]
+        packets: list[Any] = [
+            (bytes(p), p.pts, p.dts, p.is_keyframe, p.duration) for p in src.demux(stream) if p.size
+        ]
         length = (
             max(pts for _, pts, _, _, _ in packets) + packets[0][4] - min(pts for _, pts, _, _, _ in packets)
         )

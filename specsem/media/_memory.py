@@ -1,7 +1,7 @@
 """Memory shared with decoder processes: anonymous, sized by the parent, used again once nobody looks at it.
 
-Fresh pages cost more than anything else about isolation (8 ms for the 14 MB of a clip on a virtual machine), so
-a buffer whose arrays are all gone goes to the next clip of the same size.
+Fresh pages cost more than anything else about isolation (8 ms for the 14 MB of a clip on a virtual machine),
+so a buffer whose arrays are all gone goes to the next clip of the same size.
 """
 
 from __future__ import annotations
@@ -38,9 +38,13 @@ class Loan:
     """``view``: the bytes, read-only. Arrays on it keep the buffer lent after the loan itself is gone."""
 
     def __init__(self, buffer: _Buffer, home: deque[_Buffer]) -> None:
+        self._buffer = buffer
         self.fd = buffer.fd
-        self.view = memoryview(buffer.mapping) if buffer.size else memoryview(b"")
-        weakref.finalize(self.view, home.append, buffer).atexit = False
+        self.view: mmap.mmap | bytes = b""
+        if buffer.size:
+            # NumPy's views refer to the mapping itself, whatever object led to it: its end is theirs.
+            self.view = mmap.mmap(buffer.fd, buffer.size, mmap.MAP_SHARED, mmap.PROT_READ)
+            weakref.finalize(self.view, home.append, buffer).atexit = False
 
 
 class _Buffer:
@@ -56,7 +60,6 @@ class _Buffer:
         try:
             # The worker may not grow any file.
             os.ftruncate(self.fd, size)
-            self.mapping = mmap.mmap(self.fd, size, mmap.MAP_SHARED, mmap.PROT_READ) if size else b""
         except BaseException:
             os.close(self.fd)
             raise

@@ -62,12 +62,12 @@ class Picture(NamedTuple):
     """Decoded without error, from a packet that is not marked corrupt."""
 
 
-def open_source(fd: int, limits: Limits) -> Source:
+def open_source(fd: int, limits: Limits, *, threads: int = 1) -> Source:
     """Open the file behind ``fd``, which stays the caller's. Raises a MediaError if it is not for us."""
     size = os.fstat(fd).st_size
     if size > limits.max_bytes:
         raise LimitsExceeded(f"The file has more than {limits.max_bytes} bytes.")
-    return Source(fd, demuxer_of(os.pread(fd, HEAD_BYTES, 0)), limits)
+    return Source(fd, demuxer_of(os.pread(fd, HEAD_BYTES, 0)), limits, threads)
 
 
 class Source:
@@ -77,10 +77,12 @@ class Source:
     elementary stream) gets them by counting frames at the nominal rate (warning ``no_timestamps``).
     """
 
-    def __init__(self, fd: int, demuxer: str, limits: Limits) -> None:
+    def __init__(self, fd: int, demuxer: str, limits: Limits, threads: int) -> None:
         self._fd = fd
         self._demuxer = demuxer
         self.limits = limits
+        self.threads = threads
+        """Of the decoder, from the next opening on."""
         self.warnings: set[str] = set()
         self.frames_out = 0
         """Frames that came out of the decoder so far, clean or not."""
@@ -113,12 +115,15 @@ class Source:
             raise Undecodable(f"The container can't be read ({_reason(error)}).") from None
         self._stream = self._pick()
         self._codec = self._stream.codec_context
-        self._codec.thread_type = "NONE"
-        self._codec.thread_count = 1
+        self._codec.thread_type = "AUTO" if self.threads > 1 else "NONE"
+        self._codec.thread_count = self.threads
         self._codec.options = {**self._codec.options, "max_pixels": str(self.limits.max_pixels)}
         self._packets: Iterator[Packet[Any]] = iter(self._container.demux(self._stream))
         self._last_ts: int | None = None
         self._shift = 0
+        self._unproven = 8
+        """So many packets still have to show that they are not encrypted; a file is so from its start."""
+        self._corrupt: set[int | None] = set()
         self._shape: tuple[int, int] | None = None
         self._orientation = Orientation()
 
@@ -220,8 +225,12 @@ class Source:
                 return
             if packet.size == 0:
                 continue  # PyAV's flushing packet, and empty ones that would flush the decoder in mid-stream
-            if packet.has_sidedata("encryption_info") or packet.has_sidedata("encryption_init_info"):
-                raise Encrypted("The video is encrypted.")
+            if self._unproven:
+                self._unproven -= 1
+                if packet.has_sidedata("encryption_info") or packet.has_sidedata("encryption_init_info"):
+                    raise Encrypted("The video is encrypted.")
+            if packet.is_corrupt:
+                self._corrupt.add(_own_ts(packet))
             yield packet
 
     def rewind(self) -> None:
@@ -271,10 +280,9 @@ class Source:
         except (FFmpegError, ValueError):
             self.damage += 1
             return []
-        corrupt = packet is not None and packet.is_corrupt
-        return [self._picture(frame, corrupt) for frame in frames]
+        return [self._picture(frame) for frame in frames]
 
-    def _picture(self, frame: Any, corrupt: bool) -> Picture:
+    def _picture(self, frame: Any) -> Picture:
         self.frames_out += 1
         if self._shape != (frame.width, frame.height):
             self._refuse_size(frame.width, frame.height)
@@ -288,13 +296,14 @@ class Source:
             self.warnings.add("interlaced")
         duration = max(0, frame.duration or 0)
         ts = self._last_ts = self._time(frame, duration or self.nominal_ticks)
-        clean = not (corrupt or frame.is_corrupt)
+        # The decoder does not hand on the demuxer's mark of a damaged packet.
+        clean = not frame.is_corrupt and (not self._corrupt or _own_ts(frame) not in self._corrupt)
         self.damage += not clean
         return Picture(frame, Shot(ts, duration, (frame.width, frame.height, self._orientation)), clean)
 
     def _time(self, frame: Any, step: int) -> int:
         """When the frame is shown, never before the last one; ``step`` after it if the file does not say."""
-        ts = frame.pts if frame.pts is not None else frame.dts
+        ts = _own_ts(frame)
         last = self._last_ts
         if ts is None:
             self.warnings.add("no_timestamps")
@@ -312,6 +321,11 @@ class Source:
     def nominal_ticks(self) -> int:
         """Display time of a frame at the nominal rate (25 a second if there is none), at least one tick."""
         return max(1, round(1 / ((self.nominal_rate or 25.0) * self.tick_s)))
+
+
+def _own_ts(thing: Any) -> int | None:
+    """When a packet or a frame is shown, as the file has it; the decoding time for want of better."""
+    return thing.pts if thing.pts is not None else thing.dts  # type: ignore[no-any-return]
 
 
 def _area(stream: Any) -> int:

@@ -7,6 +7,7 @@ parent made and sized, and that belongs to the returned arrays alone. File names
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import select
 import signal
@@ -459,7 +460,7 @@ def _height_width(facts: Message) -> tuple[int, int]:
     return int(facts["shape"][0]), int(facts["shape"][1])
 
 
-def _windows(facts: list[dict[str, Any]], plan: SamplePlan, view: memoryview) -> list[Window]:
+def _windows(facts: list[dict[str, Any]], plan: SamplePlan, view: mmap.mmap | bytes) -> list[Window]:
     """Windows that lie one behind the other in shared memory; ValueError if there are more than fit."""
     return [
         Window(

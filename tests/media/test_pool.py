@@ -72,8 +72,9 @@ def wait_until(condition: object, seconds: float = 20.0) -> bool:
 
 
 def test_workers_are_reused_and_agree(pool: DecoderPool, video: Path) -> None:
-    pids = set(pool.pids())
     first = pool.decode(video, PLAN)
+    assert wait_until(lambda: len(pool.pids()) == 2)
+    pids = set(pool.pids())
     for _ in range(5):
         assert same(first, pool.decode(video, PLAN))
     assert set(pool.pids()) == pids
@@ -101,6 +102,19 @@ def test_pixels_outlive_worker_and_pool(video: Path) -> None:
         before = clip.windows[0].crops_TNHWC.copy()
         pool.decode(video, SamplePlan(windows=1, crop_side=32, frame_side=0))
     assert np.array_equal(clip.windows[0].crops_TNHWC, before)
+
+
+def test_memory_is_lent_to_one_clip_at_a_time(video: Path) -> None:
+    with DecoderPool(workers=1) as pool:
+        clips = [pool.decode(video, PLAN) for _ in range(4)]
+        views = [clip.windows[1].crops_TNHWC[3:, 0] for clip in clips]
+        expected = views[0].copy()
+        del clips
+        for _ in range(3):
+            pool.decode(video, PLAN)
+            with pool.scan(video, PLAN) as scan:
+                assert not np.array_equal(next(scan).crops_TNHWC[3:, 0], expected)
+        assert all(np.array_equal(view, expected) for view in views)
 
 
 def test_no_pixels_wanted(pool: DecoderPool, video: Path) -> None:
@@ -238,6 +252,7 @@ def test_close_frees_everything(video: Path) -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids), "not reaped"
     with pytest.raises(RuntimeError):
         pool.decode(video, PLAN)
+    del pool
     gc.collect()
     assert len(set(os.listdir("/proc/self/fd")) - before) == 0  # noqa: PTH208
 
