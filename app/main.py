@@ -9,7 +9,7 @@ import contextlib
 import logging
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import uvicorn
@@ -30,7 +30,7 @@ from app.settings import Settings, check_exposure
 from app.uploads import Inbox
 from app.videos import VideoStore
 from specsem import __version__
-from specsem.errors import SpecSemError
+from specsem.errors import ModelError, SpecSemError
 from specsem.registry import get_model
 
 __all__ = ["create_app", "run"]
@@ -60,7 +60,8 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _started(settings, engine or LocalEngine(settings), decoder) as parts:
+        model = engine or LocalEngine(settings)
+        async with _started(settings, model, decoder, app.state.model_failed) as parts:
             app.state.parts = parts
             yield
 
@@ -72,6 +73,7 @@ def create_app(
         docs_url=None,  # ours is at /docs, without a CDN
         redoc_url=None,
     )
+    app.state.model_failed = _stay_unready
     for routes in (score, videos, models, health, pages):
         app.include_router(routes.router)
     app.mount("/static", StaticFiles(directory=pages.STATIC), name="static")
@@ -88,7 +90,9 @@ def create_app(
 
 
 @contextlib.asynccontextmanager
-async def _started(settings: Settings, engine: Engine, decoder: Decoder | None) -> AsyncIterator[Parts]:
+async def _started(
+    settings: Settings, engine: Engine, decoder: Decoder | None, model_failed: Callable[[SpecSemError], None]
+) -> AsyncIterator[Parts]:
     """The parts, running; the model loads meanwhile, so that ``/healthz`` answers at once."""
     inbox = Inbox(settings.data_dir / "uploads")
     store = VideoStore(
@@ -113,7 +117,7 @@ async def _started(settings: Settings, engine: Engine, decoder: Decoder | None) 
         videos=store,
         needs_key=bool(settings.keys()),
     )
-    background = [asyncio.create_task(_start(engine)), asyncio.create_task(_sweep(store))]
+    background = [asyncio.create_task(_start(engine, model_failed)), asyncio.create_task(_sweep(store))]
     try:
         yield parts
     finally:
@@ -131,15 +135,21 @@ def _decoder_pool(settings: Settings) -> Decoder:
     return DecoderPool(workers=settings.decode_workers, limits=settings.limits)
 
 
-async def _start(engine: Engine) -> None:
+async def _start(engine: Engine, model_failed: Callable[[SpecSemError], None]) -> None:
     try:
         await engine.start()
     except SpecSemError as error:
-        logger.error("the model can't be used: %s", error.message)
+        model_failed(error)
     except Exception:
         logger.exception("the model could not be loaded")
+        model_failed(ModelError("The model could not be loaded; the log says more."))
     else:
         logger.info("ready: %s on %s", engine.record.name, engine.device)
+
+
+def _stay_unready(error: SpecSemError) -> None:
+    """Under a server that isn't ours there is no way to end it: ``/readyz`` says why it is of no use."""
+    logger.error("the model can't be used: %s", error.message)
 
 
 async def _sweep(store: VideoStore) -> None:
@@ -212,7 +222,7 @@ def run(settings: Settings, engine: Engine | None = None, decoder: Decoder | Non
 
     Raises:
         ExposureRefused: the address is open to others and no key is configured.
-        ModelError: the model is not there, or its weights are not.
+        ModelError, UnknownPolicy: the model can't be used.
         CannotServe: the port is taken or the data folder can't be written.
     """
     app = create_app(settings, engine, decoder)
@@ -236,8 +246,17 @@ def run(settings: Settings, engine: Engine | None = None, decoder: Decoder | Non
             log_config=_log_config(),
         )
     )
+    failures: list[SpecSemError] = []
+
+    def stop_and_say(error: SpecSemError) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    app.state.model_failed = stop_and_say
     with listener, contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it is done
         server.run(sockets=[listener])
+    if failures:
+        raise failures[0]
 
 
 def _listener(settings: Settings) -> socket.socket:

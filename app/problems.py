@@ -31,6 +31,8 @@ class Code:
 
     status: int
     title: str
+    also: int | None = None
+    """Another status that it may come with: 413 for an upload that is too large."""
 
 
 CODES: dict[str, Code] = {
@@ -42,7 +44,7 @@ CODES: dict[str, Code] = {
     "encrypted": Code(422, "The video is encrypted"),
     "too_short": Code(422, "The video is too short"),
     "too_small": Code(422, "The frames are too small"),
-    "limits_exceeded": Code(422, "Beyond the configured limits (413 where it is the size of the upload)"),
+    "limits_exceeded": Code(422, "Beyond the configured limits", also=413),
     "timeout": Code(422, "Decoding took too long"),
     # The request.
     "malformed_body": Code(400, "The body is not what its header says"),
@@ -133,6 +135,7 @@ def too_large(limit_bytes: int) -> Problem:
         LimitsExceeded.code,
         f"The file is larger than the {_in_words(limit_bytes)} that this service accepts.",
         status=413,
+        title="The file is too large",
         limit_bytes=limit_bytes,
     )
 

@@ -14,7 +14,7 @@ def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
     """The ``responses`` of a route that may refuse with these codes, one example each."""
     found: dict[int | str, dict[str, Any]] = {}
     for code in ("unauthorized", "host_refused", *codes):
-        status = 413 if code == "limits_exceeded" else CODES[code].status
+        status = CODES[code].also or CODES[code].status
         entry = found.setdefault(
             status,
             {

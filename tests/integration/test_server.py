@@ -1,5 +1,7 @@
 """The real server under real sockets, with stand-ins for the decoder and the model."""
 
+import hashlib
+import json
 import os
 import signal
 import socket
@@ -214,6 +216,27 @@ def test_serving_other_machines_without_a_key_is_refused(tmp_path: Path) -> None
     assert result.returncode == 2
     assert "SPECSEM_API_KEYS" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_model_that_fails_to_load_ends_the_service_with_a_sentence(tmp_path: Path) -> None:
+    model = tmp_path / "models" / "broken"
+    model.mkdir(parents=True)
+    (model / "model.safetensors").write_bytes(b"")
+    record = {"name": "broken", "version": "1", "licence": "none", "summary": "", "config": {}}
+    record["sha256"] = hashlib.sha256(b"").hexdigest()
+    (model / "model.json").write_text(json.dumps(record))
+    result = subprocess.run(
+        SERVICE,
+        check=False,
+        env=environment(tmp_path / "data", models_dir=model.parent, model="broken"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 2
+    assert "could not be loaded" in result.stderr
+    assert list((tmp_path / "data").rglob("*.lock")) == []
 
 
 def own_address() -> str:

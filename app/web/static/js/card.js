@@ -33,6 +33,7 @@ export function showVerdict(card, answer, file) {
   fillFacts(one(view, ".media"), mediaFacts(answer, file));
   fillFacts(one(view, ".model"), modelFacts(answer));
   fillTable(one(view, "tbody"), answer);
+  one(view, ".scroll").setAttribute("aria-label", `Table of the windows of ${file.name}`);
   fillJson(view, answer);
   const video = one(view, "video", HTMLVideoElement);
   const frame = one(view, ".verdict");
