@@ -140,20 +140,25 @@ def score(
 
         sources = [_spooled(source, stack) for source in find_sources(paths)]
         writer = JsonLines() if as_json else Report(details=len(sources) == 1)
-        bar = stack.enter_context(ProgressBar(len(sources)))
+        files = sum(source.kind != "end_of_folder" for source in sources)
+        bar = stack.enter_context(ProgressBar(files))
+        scorer = Scorer(model, device=device.value, policy=policy)
+        bar.begin()
         outcomes = score_files(
             sources,
             pool=pool,
-            scorer=Scorer(model, device=device.value, policy=policy),
+            scorer=scorer,
             thorough=thorough,
             workers=workers,
+            batch=1 if str(scorer.device) == "cpu" else 8,  # a CPU gains nothing from waiting for more
             on_progress=bar.advance_within,
         )
         stack.enter_context(contextlib.closing(outcomes))
         for outcome in outcomes:
             if outcome.answer is not None:
                 writer.write(outcome.answer)
-            bar.advance()
+            if outcome.source.kind != "end_of_folder":
+                bar.advance()
     writer.close()
     if writer.failures:
         raise typer.Exit(EXIT_UNSCORED)

@@ -95,8 +95,9 @@ def score_files(
 ) -> Generator[Outcome, None, None]:
     """One outcome for each source, in the order of the sources, each as soon as it is known.
 
-    While a batch is in the model, the files after it are decoded, ``2 * batch`` ahead at most. A batch is
-    what is decoded when the model becomes free, up to ``batch`` clips: it never waits to become larger.
+    While a batch is in the model, the files after it are decoded, twice as many ahead as a batch or the
+    workers hold. A batch is what is decoded when the model becomes free, up to ``batch`` clips: it never
+    waits to become larger.
     Closing the generator cancels all that is under way.
 
     Args:
@@ -182,7 +183,7 @@ def _overlapped(
     threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
         while True:
-            while len(queue) < 2 * batch and (source := next(upcoming, None)):
+            while len(queue) < 2 * max(batch, workers) and (source := next(upcoming, None)):
                 queue.append((source, threads.submit(_attempt, source, decode)))
             if not queue:
                 return

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
@@ -15,7 +16,6 @@ from rich.progress import (
     ProgressColumn,
     Task,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
@@ -128,15 +128,16 @@ class Report:
         self._print(Text.assemble((f"  {label:<10}  ", "dim"), *parts))
 
 
-class _Rate(ProgressColumn):
-    """Files a second, or seconds a file when they are slow."""
+class _Pace(ProgressColumn):
+    """Rate and time left, from all that was done so far: files come in bursts, a moment says nothing."""
 
     def render(self, task: Task) -> Text:
         """As rich asks for it."""
-        speed = task.finished_speed or task.speed
-        if not speed:
+        each_s: float | None = task.fields["each_s"]
+        if each_s is None or task.total is None:
             return Text("")
-        return Text(f"{speed:.1f} files/s" if speed >= 1 else f"{1 / speed:.1f} s/file")
+        rate = f"{each_s:.1f} s/file" if each_s >= 1 else f"{1 / each_s:.1f} files/s"
+        return Text(f"{rate}, {_clock(each_s * (task.total - task.completed))} left")
 
 
 class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
@@ -146,10 +147,9 @@ class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
         console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            _Rate(),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            _Pace(),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -157,7 +157,8 @@ class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
             redirect_stdout=sys.stdout.isatty(),
             redirect_stderr=False,
         )
-        self._task = self._progress.add_task("Scoring", total=total)
+        self._task = self._progress.add_task("Loading the model", total=total, each_s=None)
+        self._began = 0.0
         self._done = 0
 
     def __enter__(self) -> Self:
@@ -169,14 +170,23 @@ class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
     ) -> None:
         self._progress.stop()
 
+    def begin(self) -> None:
+        """The clock starts."""
+        self._began = time.monotonic()
+        self._progress.update(self._task, description="Scoring")
+
     def advance(self) -> None:
         """One more file is done."""
         self._done += 1
-        self._progress.update(self._task, completed=self._done)
+        self._show(self._done)
 
     def advance_within(self, fraction: float) -> None:
         """So much of the present file is done."""
-        self._progress.update(self._task, completed=self._done + fraction)
+        self._show(self._done + fraction)
+
+    def _show(self, completed: float) -> None:
+        each_s = (time.monotonic() - self._began) / completed if completed else None
+        self._progress.update(self._task, completed=completed, each_s=each_s)
 
 
 def time_line(segments: Sequence[Segment], duration_s: float, width: int) -> str:

@@ -220,6 +220,29 @@ def test_a_defect_is_a_sentence_unless_its_trace_is_wanted(
         within("serve")
 
 
+def test_progress_is_for_a_terminal_on_standard_error(folder: Path, environment: dict[str, str]) -> None:
+    terminal, end = os.openpty()
+    ran = subprocess.run(
+        [*LIGHT, "score", "--json", "a.mp4", "sub"],
+        env=environment,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=end,
+        check=True,
+        timeout=120,
+    )
+    os.close(end)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux says so where others end the file
+        while chunk := os.read(terminal, 65536):
+            shown += chunk
+    os.close(terminal)
+    assert [answer.path for answer in answers(ran.stdout)] == ["a.mp4", "sub/no ending"]
+    assert "Scoring" in shown.decode()
+    assert "2/2" in shown.decode()
+    assert "left" in shown.decode()
+
+
 # -- signals ------------------------------------------------------------------------------------------------
 
 
