@@ -64,12 +64,12 @@ def run(*, model: str, device: str = "auto", quick: bool = False) -> Report:
     clips = 2 if quick else 8
     width, height, seconds = (320, 240, 1.0) if quick else (1280, 720, 5.0)
     with contextlib.ExitStack() as stack:
+        scorer = Scorer(model, device=device)  # first: what can't be had is refused before anything slow
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="specsem-bench-")))
         paths = [folder / f"{number}.mp4" for number in range(clips)]
         for seed, path in enumerate(paths):
             write_clip(path, width=width, height=height, seconds=seconds, seed=seed)
         pool = stack.enter_context(DecoderPool(workers=2))
-        scorer = Scorer(model, device=device)
         scorer.warm_up()
         pool.decode(paths[0], scorer.plan)
 
