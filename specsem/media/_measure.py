@@ -30,7 +30,7 @@ def decode_cost(
     turns, so that a busy machine slows all alike. Milliseconds are medians over ``rounds``.
 
     Returns: ``short_ms``, ``long_ms``, ``opencv_ms`` (NaN without OpenCV), ``long_over_short`` (to stay
-    within 1.5), ``short_over_opencv`` (within 0.25), ``isolation_ms`` (of :func:`isolation_cost`), ``rounds``.
+    within 1.5), ``short_over_opencv`` (within 0.25), ``isolation_ms`` (:func:`isolation_cost`), ``rounds``.
     """
     plan = SamplePlan()
     with tempfile.TemporaryDirectory(prefix="specsem-bench-") as folder, DecoderPool(workers=1) as pool:

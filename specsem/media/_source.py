@@ -183,6 +183,11 @@ class Source:
         return str(self._codec.codec.canonical_name)
 
     @property
+    def frame_pixels(self) -> int:
+        """Pixels of a frame by the header, at least 1."""
+        return max(1, _area(self._stream))
+
+    @property
     def tick_s(self) -> float:
         return float(self._stream.time_base)
 

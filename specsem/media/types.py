@@ -128,4 +128,20 @@ class Clip:
     windows: list[Window]
     coverage: Coverage
     warnings: list[str] = field(default_factory=list)
+    """Sorted, of this stable list:
+
+    ``concealed_errors``: no window was free of decoding errors; concealed frames were taken;
+    ``hdr``: PQ or HLG, converted without tone mapping;
+    ``header_duration_wrong``: the container claims another length than its frames have;
+    ``interlaced``: decoded as it is, fields interleaved;
+    ``irregular_timestamps``: times that repeat or run backwards were put right;
+    ``mirrored``: the display matrix mirrors the picture (applied);
+    ``mirrored_border``: the frame is smaller than a crop, its border was filled by reflection;
+    ``no_timestamps``: times are counted at the nominal rate;
+    ``not_seekable``: read through in packets instead of sought;
+    ``partly_corrupt``: some packets or frames could not be read or decoded and were left out;
+    ``several_video_streams``: one was chosen (default first, then the largest);
+    ``size_changed``: frames changed size on the way; each window has one size;
+    ``unusual_colour``: a matrix without known coefficients, converted as BT.601 or BT.709 by size.
+    """
     decode_ms: float = 0.0
