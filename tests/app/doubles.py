@@ -23,7 +23,7 @@ from fastapi.testclient import TestClient
 from app.engines import LocalEngine
 from app.main import create_app, run
 from app.settings import Settings
-from specsem.errors import Cancelled, NotFound, media_error
+from specsem.errors import Cancelled, NotFound, SpecSemError, media_error
 from specsem.media import Clip, Coverage, MediaInfo, SamplePlan, Window
 from specsem.registry import ModelRecord
 from specsem.result import Threshold
@@ -154,6 +154,8 @@ class Engine(LocalEngine):
 
     def _load(self) -> Any:
         self.may_load.wait(30)
+        if self._settings.model == "broken":
+            raise RuntimeError("a defect")
         import specsem.pipeline  # noqa: F401 - the real one imports it too, here and not in the event loop
 
         return self.double, 1.0
@@ -178,4 +180,7 @@ if __name__ == "__main__":
     vars(scorer).update(ClipVerdict=SimpleNamespace, Scorer=Scorer, WindowScore=SimpleNamespace)
     sys.modules["specsem.scorer"] = scorer
     settings = Settings()
-    run(settings, Engine(settings), Decoder())
+    try:
+        run(settings, Engine(settings), Decoder())
+    except SpecSemError as error:
+        sys.exit(error.message)
