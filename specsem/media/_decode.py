@@ -4,7 +4,7 @@
 evenly over its unbroken runs of frames. Of a longer one the true end is found first (seek far, read packets:
 the header is not believed), then K targets are spread evenly over that time; a window begins at the key frame
 at or before its target. Where several targets fall behind one key frame, decoding goes on from window to
-window, throwing frames away in between only within :data:`_SKIP_PIXELS`: this bounds the cost of any file,
+window, throwing frames away in between only within :data:`_SKIP_FRAMES`: this bounds the cost of any file,
 whatever its length. A demuxer that can't seek is read through (packets only) to learn where the key frames
 are.
 
@@ -37,8 +37,8 @@ __all__ = ["Arrays", "decode_windows", "iter_rgb", "probe", "scan_windows"]
 
 _SHORT_FRAMES = 64
 _SKIP_FRAMES = 24
-_SKIP_PIXELS = 6_000_000
-"""Frames thrown away between windows behind one key frame, in a whole file, and their pixels (6 of 720p)."""
+"""Frames thrown away between windows behind one key frame, in all, for frames of up to half a megapixel.
+From there it falls to none at one megapixel: a file of 720p must not cost more than a quarter of all of it."""
 _THREADS = 2
 """Of a decoder: one frame is converted while the next is decoded. More gain little in windows of 8 frames."""
 _HEAD_BYTES = 64 * 1024 * 1024
@@ -481,7 +481,8 @@ class _Group:
 def _long(job: _Job) -> list[Window]:
     groups = _groups(job)
     gaps = sum(len(g.targets) - 1 for g in groups)
-    budget = min(_SKIP_FRAMES, _SKIP_PIXELS // job.source.frame_pixels) // max(1, gaps)
+    share = min(1.0, max(0.0, 2.0 - job.source.frame_pixels / 500_000))
+    budget = int(_SKIP_FRAMES * share) // max(1, gaps)
     through = _reader(job) if job.survey.keys is not None else None
     windows: list[Window] = []
     for group, following in itertools.pairwise(groups):

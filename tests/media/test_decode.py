@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from specsem.errors import LimitsExceeded
-from specsem.media import Clip, Limits, SamplePlan, Window, _decode, read_frames
+from specsem.media import Clip, DecoderPool, Limits, SamplePlan, Window, _decode, read_frames
 from specsem.media._decode import _spread, decode_windows, scan_windows
-from specsem.media._measure import decode_cost, loop_video
+from specsem.media._measure import decode_cost, isolation_cost, loop_video
 from tests.media.corpus import encode, flipped
 
 PLAN = SamplePlan(crop_side=64, crops=1, frame_side=32)
@@ -211,6 +211,13 @@ def test_cost_does_not_grow_with_length(tmp_path: Path, monkeypatch: pytest.Monk
     assert clip.info.duration_s == pytest.approx(200)
     assert max(counts) < 120
     assert counts[1] <= 1.5 * counts[0]
+
+
+def test_isolation_is_cheap(tmp_path: Path) -> None:
+    path = encode(tmp_path / "v.mp4", frames=48, container="mp4", size=(320, 240))
+    with DecoderPool(workers=1) as pool:
+        # Other work on the machine may spoil a round.
+        assert any(isolation_cost(path, pool, rounds=10) < 5.0 for _ in range(5))
 
 
 def test_measure_runs() -> None:
