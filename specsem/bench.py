@@ -51,23 +51,28 @@ Report = dict[str, Any]
 STAGES = ("decode", "transfer", "preprocess", "forward", "total")
 
 
-def run(*, model: str, device: str = "auto", quick: bool = False) -> Report:
+def run(
+    *, model: str, device: str = "auto", quick: bool = False, tell: Callable[[str], None] = lambda _step: None
+) -> Report:
     """Measure, and report as plain data for JSON.
 
     Args:
         model: A registered model with its weights.
         device: auto, cpu or cuda.
         quick: One round on small clips: shows that all of it runs; its figures mean nothing.
+        tell: Hears what is being done now.
     """
     load_before = os.getloadavg()[0]
     rounds = 1 if quick else 7
     clips = 2 if quick else 8
     width, height, seconds = (320, 240, 1.0) if quick else (1280, 720, 5.0)
     with contextlib.ExitStack() as stack:
+        tell("Loading the model")
         scorer = Scorer(model, device=device)  # first: what can't be had is refused before anything slow
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="specsem-bench-")))
         paths = [folder / f"{number}.mp4" for number in range(clips)]
         for seed, path in enumerate(paths):
+            tell(f"Drawing clip {seed + 1} of {clips}")
             write_clip(path, width=width, height=height, seconds=seconds, seed=seed)
         pool = stack.enter_context(DecoderPool(workers=2))
         scorer.warm_up()
@@ -83,9 +88,11 @@ def run(*, model: str, device: str = "auto", quick: bool = False) -> Report:
             "clips": {"width": width, "height": height, "seconds": seconds, "codec": "h264", "count": clips},
             "rounds": rounds,
         }
-        report |= _stages(pool, scorer, paths, rounds)
+        report |= _stages(pool, scorer, paths, rounds, tell)
+        tell("Throughput")
         report["throughput"] = _throughput(pool, scorer, paths, max(1, rounds // 3))
         report["peak_memory_mib"] = _peak_memory(pool, scorer.device)
+    tell("Decoding ten seconds and ten minutes")
     report["decode_cost"] = _decode_cost(quick)
     return report
 
@@ -112,13 +119,16 @@ def spread(values: Sequence[float]) -> Report:
     return {"median": round(float(median), 3), "low": round(float(low), 3), "high": round(float(high), 3)}
 
 
-def _stages(pool: DecoderPool, scorer: Scorer, paths: Sequence[Path], rounds: int) -> Report:
+def _stages(
+    pool: DecoderPool, scorer: Scorer, paths: Sequence[Path], rounds: int, tell: Callable[[str], None]
+) -> Report:
     """Milliseconds of each stage for one clip, the share of a clip in a forward of several, the ceiling."""
     plan, device = scorer.plan, scorer.device
     clips = [pool.decode(path, plan) for path in paths[: 8 if device.type == "cuda" else 4]]
     together = [window for clip in clips for window in clip.windows]
     samples: dict[str, list[float]] = defaultdict(list)
     for number in range(rounds):
+        tell(f"Stages, round {number + 1} of {rounds}")
         path, clip = paths[number % len(paths)], clips[number % len(clips)]
         alone = {"decode": _ms(partial(pool.decode, path, plan))} | _forward(scorer, clip.windows)
         alone["total"] = _ms(partial(_path_to_verdict, pool, scorer, path))
@@ -305,4 +315,5 @@ def print_report(report: Report) -> None:
 
 
 def _shown(values: Report) -> str:
-    return f"{values['median']:.1f} ({values['low']:.1f}-{values['high']:.1f})"
+    digits = 2 if values["median"] < 10 else 1
+    return f"{values['median']:.{digits}f} ({values['low']:.{digits}f}-{values['high']:.{digits}f})"

@@ -207,10 +207,12 @@ def bench(
     ] = False,
 ) -> None:
     """Measure throughput, time per stage, peak memory and the cost of decoding, on clips made for it."""
+    from rich.console import Console
+
     from specsem.bench import print_report, run
 
-    with _terminable():
-        report = run(model=model, device=device.value, quick=quick)
+    with _terminable(), Console(stderr=True).status("Measuring") as status:
+        report = run(model=model, device=device.value, quick=quick, tell=status.update)
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:
