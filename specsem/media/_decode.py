@@ -37,13 +37,15 @@ __all__ = ["Arrays", "decode_windows", "iter_rgb", "probe", "scan_windows"]
 
 _SHORT_FRAMES = 64
 _SKIP_FRAMES = 24
-"""Frames thrown away between windows behind one key frame, in all, for frames of up to half a megapixel.
-From there it falls to none at one megapixel: a file of 720p must not cost more than a quarter of all of it."""
+"""Frames thrown away between windows behind one key frame, in all, for up to half a megapixel each.
+From there it falls to none at one megapixel: a quarter of a file of 720p must do."""
 _THREADS = 2
 """Of a decoder: one frame is converted while the next is decoded. More gain little in windows of 8 frames."""
 _HEAD_BYTES = 64 * 1024 * 1024
 _LANDING_PACKETS = 1000
 """Packets read after a seek in search of a key frame."""
+_REORDERED = 32
+"""Packets by which decoding order may be off display order: 16 frames of two fields."""
 _RESCUE_FRAMES = 600
 """Frames decoded from the start of a damaged long file when no target gave a window."""
 
@@ -193,6 +195,8 @@ class _Run:
         self._started = False
         self._ended = False
         self._after: int | None = None
+        self._fed: list[int] = []
+        self._shown: int | None = None
 
     def __iter__(self) -> Iterator[Picture | None]:
         """Pictures in display order; None where decoding failed in between."""
@@ -200,12 +204,15 @@ class _Run:
             while self._ready:
                 picture = self._ready.popleft()
                 if picture is None or self._wanted(picture):
+                    self._shown = self._shown if picture is None else picture.shot.ts
                     yield picture
             if not self._ended:
                 self._feed()
 
     def skip(self, n: int, timed: bool) -> None:
         """Throw away about ``n`` frames, at the least cost."""
+        if n <= 0:
+            return
         if not timed:
             for _ in itertools.islice(self, n):
                 pass
@@ -218,6 +225,25 @@ class _Run:
         self._source.skip_unreferenced(False)
         # Frames up to here may have holes; behind the last packet fed, all come out.
         self._after = latest
+
+    def end_after(self, n: int) -> None:
+        """Feed only what the next ``n`` frames need, then drain the decoder.
+
+        Else it holds frames back until later packets, which nobody wants, push them out.
+        """
+        ahead = list(itertools.islice(self._packets, n + _REORDERED))
+        times = [_ts(packet) for packet in ahead]
+        if None not in times:
+            past = max((t for t in (self._after, self._shown) if t is not None), default=None)
+            known = [t for t in (*self._fed, *times) if t is not None and (past is None or t > past)]
+            if past is None and times:
+                known = [t for t in known if t >= (times[0] or 0)]  # without leading pictures
+            needed = sorted(known)[:n]
+            used = [i for i, t in enumerate(times) if needed and t is not None and t <= needed[-1]]
+            ahead = ahead[: used[-1] + 1] if used else []
+            self._packets = iter(ahead)
+        else:
+            self._packets = itertools.chain(ahead, self._packets)
 
     def _feed(self) -> int | None:
         """Decode one packet, or the rest at the end; its timestamp."""
@@ -233,7 +259,10 @@ class _Run:
         if not pictures and self._source.damage > damage and not self._concealed:
             self._ready.append(None)
         self._ready.extend(pictures)
-        return _ts(packet)
+        ts = _ts(packet)
+        if ts is not None:
+            self._fed.append(ts)
+        return ts
 
     def _wanted(self, picture: Picture) -> bool:
         if not self._started:
@@ -488,8 +517,13 @@ def _long(job: _Job) -> list[Window]:
     for group, following in itertools.pairwise(groups):
         group.limit = following.key
     for group in groups:
-        packets = through(group) if through is not None else _packets_at(job, group)
-        windows += _take_group(job, packets, group, budget, len(windows))
+        if through is not None:
+            windows += _take_group(job, through(group), group, budget, len(windows), trim=False)
+            continue
+        found = _take_group(job, _packets_at(job, group), group, budget, len(windows), trim=True)
+        if len(found) < len(group.targets):  # damage, or two packets a frame
+            found = _take_group(job, _packets_at(job, group), group, budget, len(windows), trim=False)
+        windows += found
     if not windows:
         job.source.rewind()
         run = _Run(job.source, job.source.packets(), concealed=job.concealed)
@@ -543,9 +577,12 @@ def _reader(job: _Job) -> Callable[[_Group], Iterator[Packet[Any]]]:
 
 
 def _take_group(
-    job: _Job, packets: Iterator[Packet[Any]], group: _Group, budget: int, done: int
+    job: _Job, packets: Iterator[Packet[Any]], group: _Group, budget: int, done: int, *, trim: bool
 ) -> list[Window]:
-    """The group's windows; ``budget`` frames may be thrown away between two, ``done`` are there before."""
+    """The group's windows; ``budget`` frames may be thrown away between two, ``done`` are there before.
+
+    ``trim``: feed no more packets than the last window needs, taking it that each is a frame.
+    """
     T, clock = job.plan.frames, job.clock
     run = _Run(job.source, packets, concealed=job.concealed)
     pictures = iter(run)
@@ -555,7 +592,9 @@ def _take_group(
         if last is not None:
             rate = clock.fps or job.source.nominal_rate or 25.0
             ahead = int((target - last.ts) * clock.tick_s * rate) - 1
-            run.skip(max(0, min(budget, ahead)), job.survey.timed)
+            run.skip(min(budget, ahead), job.survey.timed)
+        if trim and target is group.targets[-1]:
+            run.end_after(T)
         window, last = _take(job, pictures, job.arrays(done + len(windows)), group.limit, 4 * T + 32)
         if window is None:
             break

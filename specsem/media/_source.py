@@ -38,6 +38,14 @@ _CONTAINERS = {"mov": "mp4", "yuv4mpegpipe": "y4m", "mpegvideo": "mpeg", "m4v": 
 _CLOCK_RESET_S = 0.5
 """A jump back in time by more is a clock that was set back; less, a disorder."""
 _ELEMENTARY = frozenset({"h264", "hevc", "m4v", "mpegvideo"})
+_MOV_OPTIONS = {
+    # Never follow a data reference into another file (off by default; said for certain).
+    "enable_drefs": "0",
+    "use_absolute_path": "0",
+    # MP4's tables have all that sets up a decoder, even the delay of B frames. With `skip_frame` for the trial
+    # decoder libav does not decode to find it out, which costs as much as 6 frames.
+    "probesize": "65536",
+}
 _STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _ENCRYPTED_TAGS = frozenset({"encv", "drmi", "p608"})
 
@@ -94,6 +102,7 @@ class Source:
 
     def _open(self) -> None:
         os.lseek(self._fd, 0, os.SEEK_SET)
+        mov = self._demuxer == "mov"
         try:
             self._container = av.open(
                 "fd:",
@@ -103,10 +112,13 @@ class Source:
                     "fd": str(self._fd),
                     "protocol_whitelist": "fd",
                     "format_whitelist": av.format.ContainerFormat(self._demuxer, "r").name,
-                    # mov: never follow a data reference into another file (off by default; said for certain).
-                    **({"enable_drefs": "0", "use_absolute_path": "0"} if self._demuxer == "mov" else {}),
+                    **(_MOV_OPTIONS if mov else {}),
                 },
-                options={"max_pixels": str(self.limits.max_pixels), "threads": "1"},
+                options={
+                    "max_pixels": str(self.limits.max_pixels),
+                    "threads": "1",
+                    **({"skip_frame": "all"} if mov else {}),
+                },
                 metadata_errors="replace",
             )
         except MemoryError:
