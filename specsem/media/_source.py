@@ -42,8 +42,8 @@ _MOV_OPTIONS = {
     # Never follow a data reference into another file (off by default; said for certain).
     "enable_drefs": "0",
     "use_absolute_path": "0",
-    # MP4's tables have all that sets up a decoder, even the delay of B frames. With `skip_frame` for the trial
-    # decoder libav does not decode to find it out, which costs as much as 6 frames.
+    # MP4's tables have all that sets up a decoder, even the delay of B frames. With `skip_frame`, libav does
+    # not decode to find it out, which costs as much as 6 frames.
     "probesize": "65536",
 }
 _STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
