@@ -19,6 +19,7 @@ def write_model(
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "model.safetensors"
     save_file({key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}, weights)
+    weights.chmod(0o644)  # the service may run as another user than the one who trained
     record = {
         "name": name,
         "version": version,

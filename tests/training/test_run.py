@@ -1,0 +1,132 @@
+"""``specsem train`` from a manifest to a model that the scorer loads; and what a kill leaves behind."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from specsem.errors import SpecSemError
+from specsem.evaluation.metrics import summary
+from specsem.model import SpecSemConfig, TowerConfig
+from specsem.registry import read_model
+from specsem.scorer import Scorer
+from specsem.training.data import CacheSpec, build_cache, read_manifest
+from specsem.training.loop import TrainConfig, fit
+from specsem.training.run import Recipe, judge, train
+
+TINY = SpecSemConfig(
+    spectral="conv",
+    semantic=TowerConfig(image_size=32, patch_size=16, width=32, layers=2, heads=2, output_dim=16),
+    merging="spectral-only",
+    gate_hidden=8,
+    conv_widths=(8, 16, 16),
+    conv_depths=(0, 0),
+    temporal="mean",
+    pooling="mean-std",
+    crop_side=64,
+    frame_fit="squash",
+    windows=2,
+)
+CONFIG = TrainConfig(
+    model=TINY,
+    cache=CacheSpec(variants=2, draws=1, crop_side=64, frame_side=32),
+    steps=60,
+    batch=8,
+    crop_side=48,
+    frames=2,
+    learning_rate=5e-3,
+    ema=0.8,
+    mixed_precision=False,
+)
+
+
+def recipe(path: Path, config: TrainConfig = CONFIG, semantics: str = "distill") -> Path:
+    fields = {
+        "name": "specsem-test",
+        "version": "1",
+        "summary": "A test.",
+        "semantics": semantics,
+        "distill_steps": 2,
+        "train": config.to_dict(),
+    }
+    path.write_text(json.dumps(fields))
+    return path
+
+
+def test_from_a_manifest_to_a_model_that_tells_them_apart(drawn_pack: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    train(recipe(tmp_path / "recipe.json"), [drawn_pack], out, device="cpu", processes=1)
+    model = out / "model"
+    record = read_model(model)
+    assert record.name == "specsem-test"
+    scorer = Scorer(record, device="cpu")
+    table = json.loads((model / "validation.json").read_text())
+    assert table["conditions"]["as-is"]["n_generated"] == 6
+    assert set(table["conditions"]["as-is"]["generators"]) == {"source-2", "source-6"}
+
+    scores = judge(model, read_manifest(drawn_pack, split="val"), ["as-is"])
+    generated = np.array([s.item.generated for s in scores])
+    probability = np.array([scorer.calibration.probability(s.logit) for s in scores])
+    assert summary(generated, probability, threshold=0.5)["auc"] > 0.9
+    assert table["conditions"]["as-is"]["auc"] == pytest.approx(
+        summary(generated, probability, threshold=0.5)["auc"]
+    )
+
+
+def test_a_killed_run_goes_on_where_it_stopped(drawn_pack: Path, tmp_path: Path) -> None:
+    items = read_manifest(drawn_pack, split="train")
+    cache = build_cache(items, CONFIG.cache, tmp_path / "cache")
+
+    class Killed(BaseException):
+        pass
+
+    part = tmp_path / "part"
+    first = replace(CONFIG, steps=6, checkpoint_every_s=0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        from specsem.training import loop
+
+        step, count = loop._step, iter(range(100))
+
+        def dying(*args: object) -> float:
+            if next(count) == 4:
+                raise Killed
+            return step(*args)  # type: ignore[arg-type]
+
+        patch.setattr(loop, "_step", dying)
+        with pytest.raises(Killed):
+            fit(first, cache, range(len(items)), part, progress=False)
+    assert torch.load(part / "last.pt", weights_only=True)["step"] == 4
+    fit(first, cache, range(len(items)), part, progress=False)
+    assert torch.load(part / "last.pt", weights_only=True)["step"] == 6
+
+
+def test_equal_seeds_train_equal_weights(drawn_pack: Path, tmp_path: Path) -> None:
+    items = read_manifest(drawn_pack, split="train")
+    cache = build_cache(items, CONFIG.cache, tmp_path / "cache")
+    config = replace(CONFIG, steps=3)
+    one, two = (fit(config, cache, range(len(items)), tmp_path / n, progress=False) for n in ("one", "two"))
+    for key, value in one.state_dict().items():
+        torch.testing.assert_close(value, two.state_dict()[key], msg=key)
+
+
+def test_a_recipe_without_its_teacher_or_with_one_label_is_refused(drawn_pack: Path, tmp_path: Path) -> None:
+    gated = replace(CONFIG, model=TINY.variant(merging="gate"))
+    with pytest.raises(SpecSemError, match="teacher"):
+        train(recipe(tmp_path / "r.json", gated), [drawn_pack], tmp_path / "out", device="cpu")
+    lines = [line for line in drawn_pack.read_text().splitlines() if '"real"' in line]
+    reals = tmp_path / "reals.jsonl"
+    reals.write_text("\n".join(lines))
+    with pytest.raises(SpecSemError, match="both labels"):
+        train(recipe(tmp_path / "r.json"), [reals], tmp_path / "out", device="cpu")
+
+
+@pytest.mark.parametrize("name", ["specsem-b32", "specsem-compact"])
+def test_shipped_recipes_are_those_of_the_registered_models(name: str) -> None:
+    models = Path(__file__).parents[2] / "models"
+    shipped = Recipe.read(models / f"{name}.json")
+    record = json.loads((models / name / "model.json").read_text())
+    assert shipped.name == record["name"] == name
+    assert SpecSemConfig.from_dict(record["config"]) == shipped.train.model
