@@ -5,6 +5,7 @@ batches on a timer while the model is busy only lets the queue grow.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -33,6 +34,8 @@ class Liveness:
     """Items that wait."""
     oldest_wait_s: float
     """How long the first in line has waited, in seconds."""
+    forward_s: float
+    """How long the forward under way has taken so far, in seconds; 0 where none is."""
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +55,7 @@ class Batcher(Generic[Item, Result]):
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="specsem-model")
         self._task: asyncio.Task[None] | None = None
+        self._forward_since: float | None = None
         self._closed = False
 
     def start(self) -> None:
@@ -70,15 +74,21 @@ class Batcher(Generic[Item, Result]):
         job: _Job[Item, Result] = _Job(item, asyncio.get_running_loop().create_future(), time.monotonic())
         self._queue.append(job)
         self._wake.set()
-        return await job.future
+        try:
+            return await job.future
+        except asyncio.CancelledError:
+            with contextlib.suppress(ValueError):  # taken already
+                self._queue.remove(job)  # its pixels go at once, however long the forward under way takes
+            raise
 
     def liveness(self) -> Liveness:
         """How the batcher is, without touching it."""
-        waiting = [job.since for job in self._queue if not job.future.done()]
+        now = time.monotonic()
         return Liveness(
             alive=self._task is not None and not self._task.done(),
-            queued=len(waiting),
-            oldest_wait_s=time.monotonic() - waiting[0] if waiting else 0.0,
+            queued=len(self._queue),
+            oldest_wait_s=now - self._queue[0].since if self._queue else 0.0,
+            forward_s=0.0 if self._forward_since is None else now - self._forward_since,
         )
 
     async def aclose(self) -> None:
@@ -118,16 +128,21 @@ class Batcher(Generic[Item, Result]):
         return batch
 
     async def _forward(self, batch: list[_Job[Item, Result]]) -> None:
-        items = [job.item for job in batch]
         try:
-            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._run, items)
-            if len(results) != len(items):
-                raise RuntimeError(f"{len(results)} results for {len(items)} items")
+            await self._forward_or_split(batch)
         except asyncio.CancelledError:  # aclose
             for job in batch:
                 if not job.future.done():
                     job.future.set_exception(_stopping())
             raise
+
+    async def _forward_or_split(self, batch: list[_Job[Item, Result]]) -> None:
+        items = [job.item for job in batch]
+        self._forward_since = time.monotonic()
+        try:
+            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._run, items)
+            if len(results) != len(items):
+                raise RuntimeError(f"{len(results)} results for {len(items)} items")
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this item's, and the next ones go on
             if len(batch) == 1:
                 if not batch[0].future.done():
@@ -138,8 +153,10 @@ class Batcher(Generic[Item, Result]):
             )
             for job in batch:
                 if not job.future.done():
-                    await self._forward([job])
+                    await self._forward_or_split([job])
             return
+        finally:
+            self._forward_since = None
         for job, result in zip(batch, results, strict=True):
             if not job.future.done():
                 job.future.set_result(result)

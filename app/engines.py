@@ -135,14 +135,15 @@ class LocalEngine:
         return await self._batcher.submit(windows)
 
     async def judge(self, clip: Clip, scores: "Sequence[WindowScore]") -> "ClipVerdict":
-        return self._loaded().judge(clip, scores)  # arithmetic on a few numbers: no thread needed
+        # A thread: arithmetic, but a thorough scan of an hour has some ten thousand windows.
+        return await asyncio.to_thread(self._loaded().judge, clip, scores)
 
     async def score(self, clip: Clip) -> "ClipVerdict":
         return await self.judge(clip, await self.score_windows(clip.windows))
 
     def liveness(self) -> Liveness:
         if self._batcher is None:
-            return Liveness(alive=True, queued=0, oldest_wait_s=0.0)
+            return Liveness(alive=True, queued=0, oldest_wait_s=0.0, forward_s=0.0)
         return self._batcher.liveness()
 
     async def aclose(self) -> None:

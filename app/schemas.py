@@ -96,6 +96,7 @@ class Health(_Record):
     version: str
     queued: int = Field(description="Clips that wait for the model.")
     oldest_wait_s: float = Field(description="How long the first of them has waited, in seconds.")
+    forward_s: float = Field(description="How long the model has been at the present batch, in seconds.")
 
 
 class Readiness(_Record):

@@ -15,15 +15,18 @@ router = APIRouter(tags=["Health"])
 
 @router.get("/healthz", summary="Liveness", responses=problems("not_ready"))
 async def healthz(parts: Services) -> Health:
-    """200 while the service moves on; 503 where the model's thread died or stands still: restart it then."""
+    """200 while the service moves on; 503 where the model's task died or a forward outlasts the time that a
+    whole request has: restart it then."""
     state = parts.engine.liveness()
-    if not state.alive or state.oldest_wait_s > parts.settings.request_timeout_s:
+    # The forward's age and not that of who waits: they give up after just this time.
+    if not state.alive or state.forward_s > parts.settings.request_timeout_s:
         raise Problem("not_ready", "The model no longer takes work.")
     return Health(
         status="ok",
         version=__version__,
         queued=state.queued,
         oldest_wait_s=round(state.oldest_wait_s, 3),
+        forward_s=round(state.forward_s, 3),
     )
 
 

@@ -125,6 +125,51 @@ def test_the_loop_survives_a_defect_of_its_own(monkeypatch: pytest.MonkeyPatch) 
     asyncio.run(scenario())
 
 
+def test_closing_while_a_failed_batch_is_run_one_by_one_leaves_nobody_waiting() -> None:
+    async def scenario() -> None:
+        model = Model()
+        batcher: Batcher[int, int] = Batcher(model, max_batch=8)
+        answers = [asyncio.ensure_future(batcher.submit(item)) for item in (-1, 1, 2)]
+        await settle()
+        batcher.start()
+        while len(model.batches) < 1:
+            await asyncio.sleep(0)
+        model.gate.clear()
+        while len(model.batches) < 2:
+            await asyncio.sleep(0)
+        closing = asyncio.ensure_future(batcher.aclose())
+        await settle()
+        model.gate.set()
+        await closing
+        found = await asyncio.wait_for(asyncio.gather(*answers, return_exceptions=True), 5)
+        assert all(isinstance(answer, Problem | ValueError) for answer in found)
+
+    asyncio.run(scenario())
+
+
+def test_the_age_of_a_forward_is_known_and_who_leaves_frees_its_item() -> None:
+    async def scenario() -> None:
+        model = Model()
+        batcher: Batcher[int, int] = Batcher(model, max_batch=1)
+        batcher.start()
+        assert batcher.liveness().forward_s == 0
+        model.gate.clear()
+        running, left = (asyncio.ensure_future(batcher.submit(item)) for item in (1, 2))
+        await settle()
+        assert batcher.liveness().forward_s > 0
+        assert batcher.liveness().queued == 1
+        left.cancel()
+        await settle()
+        assert batcher.liveness().queued == len(batcher._queue) == 0
+        model.gate.set()
+        assert await running == 2
+        await settle()
+        assert batcher.liveness().forward_s == 0
+        await batcher.aclose()
+
+    asyncio.run(scenario())
+
+
 def test_closing_tells_those_who_wait() -> None:
     async def scenario() -> None:
         model = Model()

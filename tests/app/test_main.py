@@ -206,6 +206,22 @@ def test_a_batcher_that_died_is_not_alive(client: TestClient, engine: doubles.En
     check_problem(client.get("/healthz"), 503, "not_ready")
 
 
+def test_a_model_that_hangs_is_not_alive(tmp_path: Path) -> None:
+    """Though those who wait for it give up, so that nobody in the queue is ever older than a request may be."""
+    settings = Settings(data_dir=tmp_path, request_timeout_s=0.2)
+    engine = doubles.Engine(settings)
+    with TestClient(create_app(settings, engine, doubles.Decoder()), base_url="http://localhost") as client:
+        doubles.until_ready(client)
+        engine.double.gate.clear()
+        check_problem(client.post("/v1/score", files={"file": b"SCORE:0.5"}), 503, "deadline_exceeded")
+        time.sleep(0.05)
+        assert client.get("/healthz").status_code == 503
+        engine.double.gate.set()
+        ends = time.monotonic() + 5
+        while client.get("/healthz").status_code != 200:
+            assert time.monotonic() < ends
+
+
 def test_models_and_policies(client: TestClient) -> None:
     models = client.get("/v1/models").json()["models"]
     assert "specsem-compact" in [model["name"] for model in models]
