@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from app.engines import Engine
 from app.problems import Problem
 from specsem.media import Clip, MediaInfo, SamplePlan, Window
+from specsem.pipeline import SCAN_BATCH, assemble
 from specsem.result import ScoredFile
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Decoder", "Scan", "Scoring"]
 
 T = TypeVar("T")
-SCAN_WINDOWS = 8
-"""Windows of a thorough scan that go to the engine at once: bounds memory whatever the file's length."""
 
 
 class Scan(Protocol):
@@ -70,13 +69,11 @@ class Scoring:
         return await self._within_time(self._score(path, name, sha256, thorough))
 
     def close(self) -> None:
-        """Stop the threads and the decoder."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Stop the decoder and then the threads, which it lets go: none outlives the event loop that it needs."""
         self._decoder.close()
+        self._threads.shutdown(wait=True, cancel_futures=True)
 
     async def _score(self, path: Path, name: str, sha256: str, thorough: bool) -> ScoredFile:
-        from specsem.pipeline import assemble  # noqa: PLC0415 - imports torch, which the engine has loaded
-
         begun = time.perf_counter()
         if thorough:
             clip, scores = await self._scan(path)
@@ -111,7 +108,7 @@ class Scoring:
         def scan(cancel: threading.Event) -> "tuple[Clip, list[WindowScore]]":
             scores: list[WindowScore] = []
             with self._decoder.scan(path, self._engine.plan, cancel=cancel) as windows:
-                while batch := list(islice(windows, SCAN_WINDOWS)):
+                while batch := list(islice(windows, SCAN_BATCH)):
                     pending[:] = [asyncio.run_coroutine_threadsafe(self._engine.score_windows(batch), loop)]
                     scores += pending[0].result()
                 return windows.clip, scores

@@ -1,5 +1,7 @@
 """One file's way from path to answer, the same for the command line, the service and every job."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 import threading
@@ -7,13 +9,16 @@ import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from specsem.media import Clip, DecoderPool
 from specsem.registry import ModelRecord
 from specsem.result import Coverage, Media, Model, Provenance, ScoredFile
-from specsem.scorer import ClipVerdict, Scorer, WindowScore
 
-__all__ = ["assemble", "file_sha256", "scan", "score_file"]
+if TYPE_CHECKING:  # torch takes seconds to import, and nothing here needs it
+    from specsem.scorer import ClipVerdict, Scorer, WindowScore
+
+__all__ = ["SCAN_BATCH", "assemble", "file_sha256", "scan", "score_file"]
 
 SCAN_BATCH = 8
 """Windows decoded ahead and scored together in a thorough scan."""

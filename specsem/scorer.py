@@ -52,7 +52,7 @@ class ClipVerdict:
 class Scorer:
     """A model with its weights, calibration and policy on one device.
 
-    Not thread-safe: one thread owns it (``app.batching`` sees to that).
+    Not thread-safe: one thread owns it (``app.batching`` sees to that); ``judge`` alone may run in any.
 
     Raises:
         UnknownModel, WeightsMissing, WeightsCorrupt, UnknownPolicy: see ``specsem.errors``.
@@ -150,7 +150,8 @@ class Scorer:
         domain = self.calibration.domain
         features = tuple(float(f) for f in np.mean([s.features for s in scores], axis=0))
         found: dict[Reason, bool] = {
-            "too_short": clip.coverage.analysed_s < domain.min_analysed_s,
+            "too_short": clip.info.frames_scored < self.plan.frames
+            or clip.coverage.analysed_s < domain.min_analysed_s,
             "too_small": min(clip.info.width, clip.info.height) < domain.min_side,
             "static": max(s.motion for s in scores) < domain.min_motion,
             "low_quality": max(s.detail for s in scores) < domain.min_detail,

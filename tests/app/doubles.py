@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from app.settings import Settings
 from specsem.errors import Cancelled, NotFound, SpecSemError, media_error
 from specsem.media import Clip, Coverage, MediaInfo, SamplePlan, Window
 from specsem.registry import ModelRecord
-from specsem.result import Threshold
+from specsem.result import Segment, Threshold
 
 INFO = MediaInfo(
     container="mp4", codec="h264", width=640, height=360, fps=25.0, duration_s=4.0, frames_scored=8
@@ -128,12 +128,9 @@ class Scorer:
         ]
 
     def judge(self, _clip: Clip, scores: Sequence[Any]) -> Any:
-        from specsem.result import Segment
-        from specsem.scorer import ClipVerdict
-
         score = round(scores[0].logit, 6)
         verdict = "generated" if score >= 0.9 else "authentic" if score < 0.1 else "inconclusive"
-        return ClipVerdict(
+        return SimpleNamespace(
             verdict=verdict,
             score=score,
             logit=score,
@@ -156,8 +153,6 @@ class Engine(LocalEngine):
         self.may_load.wait(30)
         if self._settings.model == "broken":
             raise RuntimeError("a defect")
-        import specsem.pipeline  # noqa: F401 - the real one imports it too, here and not in the event loop
-
         return self.double, 1.0
 
 
@@ -175,10 +170,6 @@ def application() -> FastAPI:
 
 
 if __name__ == "__main__":
-    # A server of its own needs no torch, and is up in a tenth of the time: the pipeline asks for these names.
-    scorer = ModuleType("specsem.scorer")
-    vars(scorer).update(ClipVerdict=SimpleNamespace, Scorer=Scorer, WindowScore=SimpleNamespace)
-    sys.modules["specsem.scorer"] = scorer
     settings = Settings()
     try:
         run(settings, Engine(settings), Decoder())
