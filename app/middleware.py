@@ -39,6 +39,8 @@ SECURITY_HEADERS = {
 LINGER_S = 2.0
 LINGER_BYTES = 16 * 1024**2
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+KEYLESS_PATHS = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz"})
+"""With all below ``/static/``, what needs no key; any other path does, one that nobody thought of too."""
 
 
 class Shield:
@@ -63,7 +65,7 @@ class Shield:
                     headers.setdefault(name, value)
                 # no-cache: asked again with its ETag, so that an upgrade shows at once.
                 headers.setdefault(
-                    "Cache-Control", "no-store" if scope["path"].startswith("/v1/") else "no-cache"
+                    "Cache-Control", "no-store" if _route_path(scope).startswith("/v1/") else "no-cache"
                 )
                 headers["X-Request-Id"] = request_id
             await send(message)
@@ -162,7 +164,7 @@ class AccessGuard:
             self._exposed(scope)
             or self._foreign_host(headers)
             or self._cross_site(scope["method"], headers)
-            or self._keyless(scope["path"], headers)
+            or self._keyless(_route_path(scope), headers)
         )
 
     def _exposed(self, scope: Scope) -> Problem | None:
@@ -209,7 +211,7 @@ class AccessGuard:
         return Problem("cross_site", "Requests from pages of other sites are refused.")
 
     def _keyless(self, path: str, headers: Headers) -> Problem | None:
-        if not self.digests or not (path == "/v1" or path.startswith("/v1/")):
+        if not self.digests or path in KEYLESS_PATHS or path.startswith("/static/"):
             return None
         scheme, _, token = headers.get("authorization", "").partition(" ")
         offered = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
@@ -222,6 +224,12 @@ class AccessGuard:
             "Send a key as `Authorization: Bearer KEY` or `X-API-Key: KEY`.",
             headers={"WWW-Authenticate": 'Bearer realm="specsem"'},
         )
+
+
+def _route_path(scope: Scope) -> str:
+    """The path as the router sees it: under ``uvicorn --root-path`` or a mount, the scope's is longer."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def _host_name(host: str) -> str:

@@ -69,7 +69,7 @@ class Scoring:
         return await self._within_time(self._score(path, name, sha256, thorough))
 
     def close(self) -> None:
-        """Stop the decoder and then the threads, which it lets go: none outlives the event loop that it needs."""
+        """Stop the decoder, then the threads that it lets go: none outlives the event loop that it needs."""
         self._decoder.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
 

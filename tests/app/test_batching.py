@@ -127,22 +127,26 @@ def test_the_loop_survives_a_defect_of_its_own(monkeypatch: pytest.MonkeyPatch) 
 
 def test_closing_while_a_failed_batch_is_run_one_by_one_leaves_nobody_waiting() -> None:
     async def scenario() -> None:
-        model = Model()
-        batcher: Batcher[int, int] = Batcher(model, max_batch=8)
-        answers = [asyncio.ensure_future(batcher.submit(item)) for item in (-1, 1, 2)]
+        alone, gate = threading.Event(), threading.Event()
+
+        def run(items: Sequence[int]) -> Sequence[int]:
+            if len(items) > 1:
+                raise ValueError
+            alone.set()
+            gate.wait(10)
+            return items
+
+        batcher: Batcher[int, int] = Batcher(run, max_batch=8)
+        answers = [asyncio.ensure_future(batcher.submit(item)) for item in (1, 2, 3)]
         await settle()
         batcher.start()
-        while len(model.batches) < 1:
-            await asyncio.sleep(0)
-        model.gate.clear()
-        while len(model.batches) < 2:
-            await asyncio.sleep(0)
+        assert await asyncio.to_thread(alone.wait, 5)
         closing = asyncio.ensure_future(batcher.aclose())
         await settle()
-        model.gate.set()
+        gate.set()
         await closing
         found = await asyncio.wait_for(asyncio.gather(*answers, return_exceptions=True), 5)
-        assert all(isinstance(answer, Problem | ValueError) for answer in found)
+        assert [type(answer) for answer in found] == [Problem] * 3
 
     asyncio.run(scenario())
 

@@ -207,7 +207,7 @@ def test_a_batcher_that_died_is_not_alive(client: TestClient, engine: doubles.En
 
 
 def test_a_model_that_hangs_is_not_alive(tmp_path: Path) -> None:
-    """Though those who wait for it give up, so that nobody in the queue is ever older than a request may be."""
+    """Though who waits for it gives up, so that nobody in the queue is ever older than a request may be."""
     settings = Settings(data_dir=tmp_path, request_timeout_s=0.2)
     engine = doubles.Engine(settings)
     with TestClient(create_app(settings, engine, doubles.Decoder()), base_url="http://localhost") as client:

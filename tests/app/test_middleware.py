@@ -51,7 +51,7 @@ def test_a_key_opens_v1(keyed: TestClient, headers: dict[str, str]) -> None:
 )
 def test_no_key_no_entry(keyed: TestClient, headers: dict[str, str]) -> None:
     headers = {name: value.encode("latin-1") for name, value in headers.items()}  # type: ignore[misc]
-    for path in ("/v1/models", "/v1/nothing", "/v1", "/v1/videos/" + "0" * 32):
+    for path in ("/v1/models", "/v1/nothing", "/v1", "/v1/videos/" + "0" * 32, "/nothing", "//v1/models"):
         answer = keyed.get(path, headers=headers)
         assert answer.status_code == 401
         assert answer.json()["code"] == "unauthorized"
@@ -61,6 +61,16 @@ def test_no_key_no_entry(keyed: TestClient, headers: dict[str, str]) -> None:
 @pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/healthz", "/static/base.css"])
 def test_what_needs_no_key(keyed: TestClient, path: str) -> None:
     assert keyed.get(path).status_code == 200
+
+
+@pytest.mark.parametrize(("root_path", "path"), [("/at", "/at/v1/models"), ("/static", "/static/v1/models")])
+def test_a_root_path_is_no_way_round_the_key(root_path: str, path: str) -> None:
+    guard = AccessGuard(_never, keys=[KEY.encode()], allowed_hosts=[])
+    scope = _scope(("10.0.0.1", 80)) | {"root_path": root_path}
+    problem = guard._refusal(scope | {"path": path})
+    assert problem is not None
+    assert problem.code == "unauthorized"
+    assert guard._refusal(scope | {"path": f"{root_path}/docs"}) is None
 
 
 @pytest.mark.parametrize(
