@@ -30,7 +30,7 @@ def high_pass(x_NCHW: Tensor, radius: float = 32.0) -> Tensor:
 
     ``X = FFT2(x)``, coefficients at a distance of at most ``radius`` from zero frequency are removed,
     ``R = Re(IFFT2(X))``. ``radius`` is in cycles per 224 pixels, so that it cuts at the same spatial
-    frequency whatever the size; at 224x224 this is the published mask, r = 32. Radius 0 still removes the mean.
+    frequency whatever the size; at 224x224 this is the published mask, r = 32. Radius 0 removes the mean.
     The half-plane transform is exact here: the mask is symmetric, so the imaginary part is zero.
     """
     x_NCHW = x_NCHW.float()  # half precision loses the residual, which is small beside the frame
@@ -53,7 +53,7 @@ def normalize_residual(r_NCHW: Tensor, how: str, scale: float = 0.05) -> Tensor:
     """The paper does not say how R is normalised; three choices, reachable from the config.
 
     ``none``: as it is, for frames in 0..1. ``fixed``: divided by ``scale``, a typical standard deviation,
-    which keeps the strength of the residual as evidence. ``std``: divided by each image's own standard deviation.
+    which keeps the strength of the residual as evidence. ``std``: divided by each image's own.
     """
     match how:
         case "none":

@@ -31,8 +31,8 @@ def window(scorer: Scorer, seed: int, start_s: float = 0.0) -> Window:
     )
 
 
-def clip(windows: list[Window] | None = None, side: int = 480) -> Clip:
-    info = MediaInfo("mp4", "h264", side, side, 25.0, 2.0)
+def clip(windows: list[Window] | None = None, side: int = 480, frames: int = 8) -> Clip:
+    info = MediaInfo("mp4", "h264", side, side, 25.0, 2.0, frames_scored=frames)
     return Clip(info, windows or [], Coverage(0.6, 2.0, 0.3))
 
 
@@ -123,6 +123,10 @@ def test_a_reason_outside_the_domain_makes_any_score_inconclusive(
     assert result.verdict == "inconclusive"
     assert result.reasons == [reason]
     assert result.score > 0.9  # what was measured is still said
+
+
+def test_fewer_frames_than_a_window_are_too_short_for_a_verdict(scorer: Scorer) -> None:
+    assert scorer.judge(clip(frames=7), [said(9.0)]).reasons == ["too_short"]
 
 
 def test_out_of_domain(scorer: Scorer) -> None:

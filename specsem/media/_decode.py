@@ -31,6 +31,7 @@ from av.video.reformatter import VideoReformatter
 from specsem.errors import LimitsExceeded, MediaError, NoVideoStream, TooShort, Undecodable
 from specsem.media._pixels import Converter, full_rgb
 from specsem.media._source import Picture, Shot, Source, open_source
+from specsem.media.geometry import mirror_index
 from specsem.media.types import Clip, Coverage, Limits, MediaInfo, SamplePlan, UInt8, Window
 
 __all__ = ["Arrays", "decode_windows", "iter_rgb", "probe", "scan_windows"]
@@ -40,10 +41,12 @@ _SKIP_FRAMES = 24
 """Frames thrown away between windows behind one key frame, in all, for up to half a megapixel each.
 From there it falls to none at one megapixel: a quarter of a file of 720p must do."""
 _THREADS = 2
-"""Of a decoder: one frame is converted while the next is decoded. More gain little in windows of 8 frames."""
+"""Of a decoder: one frame is converted while the next is decoded. More gain little in short windows."""
 _HEAD_BYTES = 64 * 1024 * 1024
 _LANDING_PACKETS = 1000
 """Packets read after a seek in search of a key frame."""
+_BRIEF_FRAMES = 4
+"""Of a video with fewer frames than a window, down to so many, one window is made (warning ``brief``)."""
 _REORDERED = 32
 """Packets by which decoding order may be off display order: 16 frames of two fields."""
 _RESCUE_FRAMES = 600
@@ -412,12 +415,14 @@ def decode_windows(fd: int, plan: SamplePlan, limits: Limits, arrays: ArraySourc
         if not windows and source.damage:
             source.rewind()
             job, windows = _attempt(source, plan, arrays, concealed=True)
+        frames_scored = len(windows) * plan.frames
         if not windows:
-            raise job.refuse_empty()
+            window, frames_scored = _brief(job, job.arrays(0))
+            windows = [window]
         duration_s = max(job.clock.seconds(job.survey.end), windows[-1].end_s)
         analysed_s = sum(w.end_s - w.start_s for w in windows)
         return Clip(
-            info=job.info(duration_s, job.clock.fps, len(windows) * plan.frames),
+            info=job.info(duration_s, job.clock.fps, frames_scored),
             windows=windows,
             coverage=_coverage(analysed_s, duration_s),
             warnings=job.warnings(duration_s),
@@ -436,6 +441,29 @@ def _attempt(
 
 def _coverage(analysed_s: float, duration_s: float) -> Coverage:
     return Coverage(analysed_s, duration_s, min(1.0, analysed_s / duration_s) if duration_s > 0 else 1.0)
+
+
+def _brief(job: _Job, slot: Arrays | None) -> tuple[Window, int]:
+    """The window of a video with fewer frames than that, filled up by playing it back and forth; its frames.
+
+    Raises the error for a file that gave no window, if there are too few even for this.
+    """
+    source, T = job.source, job.plan.frames
+    if slot is None or source.damage or not _BRIEF_FRAMES <= source.frames_out < T:
+        raise job.refuse_empty()
+    source.rewind()
+    row: list[Shot] = []
+    for picture in _Run(source, source.packets()):
+        if picture is None or not job.usable(picture) or (row and row[0].shape != picture.shot.shape):
+            raise job.refuse_empty()
+        job.write(picture, slot, len(row))
+        row.append(picture.shot)
+    for array in slot:
+        array[len(row) :] = array[mirror_index(len(row), T, len(row))]
+    for earlier, later in itertools.pairwise(row):
+        job.clock.count(earlier, later)
+    source.warnings.add("brief")
+    return job.window(row, slot), len(row)
 
 
 def _short(job: _Job) -> list[Window]:
@@ -648,14 +676,17 @@ def scan_windows(
             source.rewind()
             scan = _Scan(source, plan, arrays, emit, concealed=True)
             scan.go()
-        if not scan.emitted:
-            raise scan.job.refuse_empty()
         job = scan.job
+        frames_scored, analysed_s = scan.emitted * plan.frames, scan.analysed_s
+        if not scan.emitted:
+            window, frames_scored = _brief(job, scan.slot)
+            emit(window)
+            analysed_s = window.end_s - window.start_s
         duration_s = job.clock.seconds(scan.end)
         return Clip(
-            info=job.info(duration_s, job.clock.fps, scan.emitted * plan.frames),
+            info=job.info(duration_s, job.clock.fps, frames_scored),
             windows=[],
-            coverage=_coverage(scan.analysed_s, duration_s),
+            coverage=_coverage(analysed_s, duration_s),
             warnings=job.warnings(duration_s),
             decode_ms=(time.perf_counter() - began) * 1e3,
         )
@@ -680,7 +711,7 @@ class _Scan:
         self.end = self.job.survey.start
         self._covered_s = 0.0
         self._begin_run()
-        self._slot: Arrays | None = None
+        self.slot: Arrays | None = None
         """Arrays being filled; kept when a run ends before they are full."""
 
     def _begin_run(self) -> None:
@@ -717,13 +748,13 @@ class _Scan:
 
     def _add(self, picture: Picture) -> None:
         self._send_full(picture.shot.ts)
-        if self._slot is None:
-            self._slot = self.job.arrays(self.emitted)
-        self.job.write(picture, self._slot, len(self._row))
+        if self.slot is None:
+            self.slot = self.job.arrays(self.emitted)
+        self.job.write(picture, self.slot, len(self._row))
         self._row.append(picture.shot)
         if len(self._row) == self.plan.frames:
-            self._full, self._full_sent = (self._row, self._slot), False
-            self._row, self._slot = [], None
+            self._full, self._full_sent = (self._row, self.slot), False
+            self._row, self.slot = [], None
 
     def _send_full(self, end: int | None) -> None:
         if self._full is not None and not self._full_sent:
@@ -740,13 +771,13 @@ class _Scan:
         """A run ends: cover what is left by a window that reaches back. ``end``: when the next run begins."""
         self._send_full(end)
         left = len(self._row)
-        if left and self._full is not None and self._slot is not None:
+        if left and self._full is not None and self.slot is not None:
             shots, before = self._full
-            for new, old in zip(self._slot, before, strict=True):
+            for new, old in zip(self.slot, before, strict=True):
                 new[-left:] = new[:left].copy()
                 new[:-left] = old[left:]
-            self._send(self.job.window([*shots[left:], *self._row], self._slot, end))
-            self._slot = None
+            self._send(self.job.window([*shots[left:], *self._row], self.slot, end))
+            self.slot = None
         self._begin_run()
 
 

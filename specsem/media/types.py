@@ -133,6 +133,7 @@ class Clip:
     ``concealed_errors``: no window was free of decoding errors; concealed frames were taken;
     ``hdr``: PQ or HLG, converted without tone mapping;
     ``header_duration_wrong``: the container claims another length than its frames have;
+    ``brief``: fewer frames than a window; it was filled up by playing them back and forth;
     ``interlaced``: decoded as it is, fields interleaved;
     ``irregular_timestamps``: times that repeat or run backwards were put right;
     ``mirrored``: the display matrix mirrors the picture (applied);

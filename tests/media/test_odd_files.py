@@ -61,7 +61,7 @@ def check(case: Case, clip: Clip) -> None:
     if case.quiet:
         assert clip.warnings == []
     assert clip.windows
-    assert clip.info.frames_scored == 8 * len(clip.windows)
+    assert "brief" in clip.warnings or clip.info.frames_scored == 8 * len(clip.windows)
     end = 0.0
     for window in clip.windows:
         assert 0 <= window.start_s <= window.end_s <= clip.info.duration_s + 1e-9
