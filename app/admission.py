@@ -1,6 +1,6 @@
 """Permits for work in flight, counted in clips and bytes and taken before a body is read."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from app.problems import Problem
@@ -19,32 +19,38 @@ class Permit:
         """Hold at least so many bytes.
 
         Raises:
-            Problem: ``busy`` (503), the bytes in flight would pass the limit.
+            Problem: ``busy`` or ``storage_full`` (503), the bytes in flight would pass a limit.
         """
         extra = to_bytes - self.bytes
         if extra <= 0:
             return
-        if self._admission.bytes + extra > self._admission.max_bytes:
+        in_flight = self._admission.bytes + extra
+        if in_flight > self._admission.max_bytes:
             raise _busy()
-        self._admission.bytes += extra
+        self._admission.check_room(in_flight)
+        self._admission.bytes = in_flight
         self.bytes = to_bytes
 
 
 class Admission:
-    """How many clips and bytes are in flight. Used from the event loop only, so it needs no lock."""
+    """How many clips are in flight, how many bytes arrive. For the event loop only, so it needs no lock."""
 
-    def __init__(self, *, max_clips: int, max_bytes: int) -> None:
+    def __init__(
+        self, *, max_clips: int, max_bytes: int, check_room: Callable[[int], None] = lambda _bytes: None
+    ) -> None:
+        """``check_room`` is told what would arrive in all, and raises where the disk has no room for it."""
         self.max_clips = max_clips
         self.max_bytes = max_bytes
+        self.check_room = check_room
         self.clips = 0
         self.bytes = 0
 
     @contextmanager
-    def permit(self, announced_bytes: int | None) -> Iterator[Permit]:
-        """Hold a permit for one clip while the block runs.
+    def permit(self, announced_bytes: int | None = None) -> Iterator[Permit]:
+        """Hold a permit for one clip while the block runs. None: it is stored already, or has no length.
 
         Raises:
-            Problem: ``busy`` (503 with Retry-After), too much is in flight.
+            Problem: ``busy`` or ``storage_full`` (503 with Retry-After), too much is in flight.
         """
         if self.clips >= self.max_clips:
             raise _busy()

@@ -27,7 +27,7 @@ from app.routes import health, models, pages, score, videos
 from app.scoring import Decoder, Scoring
 from app.services import Parts
 from app.settings import Settings, check_exposure
-from app.uploads import Inbox
+from app.uploads import FORM_OVERHEAD_BYTES, Inbox
 from app.videos import VideoStore
 from specsem import __version__
 from specsem.errors import ModelError, SpecSemError
@@ -112,7 +112,12 @@ async def _started(
         settings=settings,
         engine=engine,
         scoring=scoring,
-        admission=Admission(max_clips=settings.max_queue_clips, max_bytes=settings.max_queue_bytes),
+        admission=Admission(
+            max_clips=settings.max_queue_clips,
+            # The largest video that is accepted is let in once nothing else arrives, whatever the limits say.
+            max_bytes=max(settings.max_queue_bytes, settings.max_upload_bytes + FORM_OVERHEAD_BYTES),
+            check_room=store.check_room,
+        ),
         inbox=inbox,
         videos=store,
         needs_key=bool(settings.keys()),

@@ -59,7 +59,6 @@ CODES: dict[str, Code] = {
     "method_not_allowed": Code(405, "Method not allowed"),
     "upload_timeout": Code(408, "The upload took too long"),
     "unsupported_media_type": Code(415, "Unsupported type of body"),
-    "client_closed_request": Code(499, "The client left"),
     # Us.
     "internal_error": Code(500, "Something went wrong here"),
     "busy": Code(503, "Busy"),

@@ -76,7 +76,7 @@ class Settings(BaseSettings):
 
     # Work in flight.
     max_queue_clips: int = Field(32, gt=0, description="Requests with a video in flight before 503.")
-    max_queue_bytes: int = Field(8 * GIB, gt=0, description="Bytes of videos in flight before 503.")
+    max_queue_bytes: int = Field(8 * GIB, gt=0, description="Bytes of arriving videos before 503.")
     max_batch_clips: int = Field(8, gt=0, description="Clips in one forward pass.")
     request_timeout_s: float = Field(600.0, gt=0, description="Decoding, waiting and scoring of one request.")
     shutdown_grace_s: int = Field(

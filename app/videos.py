@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from app.problems import Problem
 from app.schemas import Video, VideoMedia
-from app.uploads import MEDIA_FILE, PRIVATE, Upload
+from app.uploads import MEDIA_FILE, PRIVATE, Upload, disk_full
 
 __all__ = ["VideoStore"]
 
@@ -63,10 +63,16 @@ class VideoStore:
         )
         self.check_room(upload.bytes)
         self._bytes += upload.bytes
+        moving = asyncio.ensure_future(asyncio.to_thread(self._move, upload.folder, video))
         try:
-            await asyncio.to_thread(self._move, upload.folder, video)
-        except BaseException:
+            await asyncio.shield(moving)
+        except BaseException as error:
+            # Who leaves now never learns the id. A move under way can't be stopped, so it ends first.
+            await asyncio.wait({moving})
+            await asyncio.to_thread(shutil.rmtree, self._folder(video.id), ignore_errors=True)
             self._bytes -= upload.bytes
+            if isinstance(error, OSError):
+                raise disk_full() from error
             raise
         return video
 

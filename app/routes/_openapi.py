@@ -13,8 +13,13 @@ _SCHEMA = {"$ref": "#/components/schemas/ProblemDocument"}
 def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
     """The ``responses`` of a route that may refuse with these codes, one example each."""
     found: dict[int | str, dict[str, Any]] = {}
-    for code in ("unauthorized", "host_refused", *codes):
-        status = CODES[code].also or CODES[code].status
+    statuses = [
+        (code, status)
+        for code in ("unauthorized", "host_refused", "exposure_refused", *codes)
+        for status in (CODES[code].status, CODES[code].also)
+        if status is not None
+    ]
+    for code, status in statuses:
         entry = found.setdefault(
             status,
             {

@@ -1,5 +1,6 @@
 """``POST /v1/score``: one file in, its calibrated verdict out."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -9,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from app.disconnect import unless_gone
 from app.problems import Problem
 from app.routes._openapi import file_body, problems
-from app.routes.videos import BAD_FILE, FileName, refuse_other_bodies
+from app.routes.videos import BAD_FILE, UPLOAD, FileName, refuse_other_bodies
 from app.schemas import ScoreVideo
 from app.services import Parts, Services
 from app.uploads import check_announced_length, content_type
@@ -27,17 +28,7 @@ _BOOLEAN = TypeAdapter(bool)
 @router.post(
     "/score",
     summary="Score a video",
-    responses=problems(
-        "malformed_body",
-        "video_not_found",
-        "upload_timeout",
-        "limits_exceeded",
-        "unsupported_media_type",
-        "invalid_request",
-        *BAD_FILE,
-        "busy",
-        "not_ready",
-    ),
+    responses=problems("video_not_found", "invalid_request", *UPLOAD, *BAD_FILE, "not_ready"),
     openapi_extra=file_body(with_json=ScoreVideo.model_json_schema()),
 )
 async def score(
@@ -59,7 +50,6 @@ async def score(
     refuse_other_bodies(request)
     settings = parts.settings
     announced = check_announced_length(request, settings.max_upload_bytes)
-    parts.videos.check_room(parts.admission.bytes + (announced or 0))
     with parts.admission.permit(announced) as permit:
         async with parts.inbox.receive(
             request,
@@ -79,9 +69,13 @@ async def score(
 
 
 async def _score_stored(request: Request, parts: Parts, thorough: bool) -> ScoredFile:
-    asked = await _read_json(request)
+    try:
+        async with asyncio.timeout(parts.settings.upload_idle_s):
+            asked = await _read_json(request)
+    except TimeoutError:
+        raise Problem("upload_timeout", "The JSON body took too long to arrive.") from None
     video, path = await parts.videos.get(asked.video)
-    with parts.admission.permit(video.bytes):
+    with parts.admission.permit():
         work = parts.scoring.score(
             path, name=video.filename, sha256=video.sha256, thorough=thorough or asked.thorough
         )

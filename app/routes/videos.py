@@ -23,6 +23,17 @@ FORMS_THAT_HOLD_NO_FILE = {
     "`file`, or as a raw body with its own Content-Type such as video/mp4.",
     "application/json": "Send the file itself; JSON holds none.",
 }
+UPLOAD = (
+    "malformed_body",
+    "cross_site",
+    "upload_timeout",
+    "limits_exceeded",
+    "unsupported_media_type",
+    "missing_file",
+    "busy",
+    "storage_full",
+    "deadline_exceeded",
+)
 BAD_FILE = (
     "not_a_video",
     "no_video_stream",
@@ -39,9 +50,7 @@ BAD_FILE = (
     "",
     status_code=201,
     summary="Upload a video",
-    responses=problems(
-        "malformed_body", "upload_timeout", "limits_exceeded", "unsupported_media_type", *BAD_FILE, "busy"
-    ),
+    responses=problems(*UPLOAD, *BAD_FILE),
     openapi_extra=file_body(),
 )
 async def upload(request: Request, response: Response, parts: Services, filename: FileName = "") -> Video:
@@ -52,7 +61,6 @@ async def upload(request: Request, response: Response, parts: Services, filename
     """
     refuse_other_bodies(request)
     announced = check_announced_length(request, parts.settings.max_upload_bytes)
-    parts.videos.check_room(parts.admission.bytes + (announced or 0))
     settings = parts.settings
     with parts.admission.permit(announced) as permit:
         async with parts.inbox.receive(
@@ -96,8 +104,8 @@ async def delete(video_id: VideoId, parts: Services) -> None:
     await parts.videos.delete(video_id)
 
 
-def refuse_other_bodies(request: Request, *, but: str = "") -> None:
+def refuse_other_bodies(request: Request) -> None:
     """Raises ``Problem`` ``unsupported_media_type`` (415) for a body that can't be a file."""
     kind, _ = content_type(request)
-    if kind != but and (hint := FORMS_THAT_HOLD_NO_FILE.get(kind)):
+    if hint := FORMS_THAT_HOLD_NO_FILE.get(kind):
         raise Problem("unsupported_media_type", hint)

@@ -170,6 +170,14 @@ def test_not_in_time_is_503(tmp_path: Path) -> None:
         assert files_in(settings) == []
 
 
+def test_the_largest_accepted_video_is_let_in_whatever_the_queue_s_limit(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, max_upload_bytes=1000, max_queue_bytes=10)
+    with TestClient(
+        create_app(settings, doubles.Engine(settings), doubles.Decoder()), base_url="http://localhost"
+    ) as client:
+        assert client.post("/v1/videos", files={"file": b"x" * 1000}).status_code == 201
+
+
 def test_a_full_store_refuses(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, max_stored_bytes=700)
     with TestClient(
@@ -177,6 +185,8 @@ def test_a_full_store_refuses(tmp_path: Path) -> None:
     ) as client:
         assert client.post("/v1/videos", content=b"x" * 500).status_code == 201
         check_problem(client.post("/v1/videos", content=b"x" * 500), 503, "storage_full")
+        chunks = (b"x" * 100 for _ in range(5))  # no length was announced
+        check_problem(client.post("/v1/score", content=chunks), 503, "storage_full")
 
 
 def test_ready_only_after_the_warm_up(settings: Settings, decoder: doubles.Decoder) -> None:

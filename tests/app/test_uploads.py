@@ -1,6 +1,7 @@
 """Streaming uploads, driven chunk by chunk."""
 
 import asyncio
+import errno
 import hashlib
 import os
 import stat
@@ -127,6 +128,14 @@ def test_who_leaves_leaves_nothing(inbox: Inbox) -> None:
         assert left_over(inbox) == []
 
 
+def test_a_disk_that_is_full_is_said_so(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    assert refusal(inbox, Body([b"x"])).code == "storage_full"
+
+
 def test_a_stalled_upload_ends(inbox: Inbox) -> None:
     assert refusal(inbox, Body([b"x", "stall"]), idle_s=0.05).status == 408
     assert refusal(inbox, Body([b"x", "stall"]), timeout_s=0.05).status == 408
@@ -148,6 +157,7 @@ def test_a_stalled_upload_ends(inbox: Inbox) -> None:
         (form(('name="file"', b"x")), "multipart/form-data", "malformed_body"),
         (form(('name="file"', b"x")), f"multipart/form-data; boundary={'b' * 500}", "malformed_body"),
         (b"--frontier\r\n" + b"A: b\r\n" * 200, FORM, "malformed_body"),
+        (form(('name="file"', b"x")) + b"x" * 70_000, FORM, "malformed_body"),
     ],
 )
 def test_bad_bodies(inbox: Inbox, body: bytes, kind: str, code: str) -> None:

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
 from app.problems import Problem
-from app.schemas import VideoMedia
+from app.schemas import Video, VideoMedia
 from app.uploads import Upload
 from app.videos import VideoStore
 
@@ -42,6 +43,34 @@ def test_it_keeps_what_it_was_given(tmp_path: Path) -> None:
             with pytest.raises(Problem, match="video_not_found"):
                 await forget(video.id)
         assert len(list((tmp_path / "videos").iterdir())) == 1
+
+    asyncio.run(scenario())
+
+
+def test_who_leaves_while_it_is_stored_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        store = VideoStore(tmp_path / "videos", ttl_s=60, max_bytes=10)
+        await store.open()
+        begun, may_go_on = threading.Event(), threading.Event()
+        move = store._move
+
+        def slow(folder: Path, video: Video) -> None:
+            begun.set()
+            may_go_on.wait(5)
+            move(folder, video)
+
+        monkeypatch.setattr(store, "_move", slow)
+        keeping = asyncio.ensure_future(store.keep(upload_in(tmp_path / "a"), MEDIA))
+        await asyncio.to_thread(begun.wait, 5)
+        keeping.cancel()
+        await asyncio.sleep(0.01)
+        may_go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await keeping
+        assert list((tmp_path / "videos").iterdir()) == []
+        store.check_room(10)
 
     asyncio.run(scenario())
 
