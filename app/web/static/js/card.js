@@ -136,7 +136,7 @@ function unchecked({ coverage, segments, provenance, warnings }) {
     lines.unshift(`${windows} looked at, ${seconds} (${percent}%); the rest was not.`);
   }
   if (provenance.c2pa.status === "not_checked") lines.push("Signed origin (C2PA) was not checked.");
-  return [...lines, ...warnings];
+  return [...lines, ...warnings.map(words.warning)];
 }
 
 /**

@@ -3,7 +3,7 @@
 import { showProblem, showVerdict } from "./card.js";
 import { one, stamp } from "./dom.js";
 import { Cancelled, Refused, score } from "./upload.js";
-import { bytes, VERDICTS } from "./words.js";
+import { bytes, score as inWords, VERDICTS } from "./words.js";
 
 /** @typedef {{file: File, card: HTMLElement, abort: AbortController, thorough: boolean}} Job */
 
@@ -44,7 +44,13 @@ function add(files) {
 async function work() {
   if (working) return;
   working = true;
-  for (let job = queue.shift(); job; job = queue.shift()) await run(job);
+  for (let job = queue.shift(); job; job = queue.shift()) {
+    try {
+      await run(job);
+    } catch (error) {
+      console.error(error); // a defect of the page: this video's card stays as it is, the next ones go on
+    }
+  }
   working = false;
 }
 
@@ -74,7 +80,7 @@ async function run({ file, card, abort, thorough: whole }) {
       },
     }));
     showVerdict(card, answer, file);
-    announce(`${file.name}: ${VERDICTS[answer.verdict]}, score ${answer.score.toFixed(2)}`);
+    announce(`${file.name}: ${VERDICTS[answer.verdict]}, score ${inWords(answer.score)}`);
     sessionStorage.setItem(KEY, keyInput.value.trim());
   } catch (error) {
     if (error instanceof Cancelled) finishCancelled({ card, file });
