@@ -133,5 +133,7 @@ class Scoring:
                 return await work
         except TimeoutError:
             raise Problem(
-                "deadline_exceeded", "The video could not be scored in time; try again later."
+                "deadline_exceeded",
+                f"The video could not be scored within {self._timeout_s:g} s. Try again when less is going on; "
+                "a long one is quicker without a thorough scan.",
             ) from None

@@ -33,7 +33,7 @@ class DomainLimits:
     """Mean absolute difference of frames in a row, 0..255; below it the clip is ``static``."""
     min_detail: float = 0.0
     """Standard deviation of the high-pass residual, 0..255; below it the clip is ``low_quality``."""
-    max_distance: float = math.inf
+    max_distance: float = 1e9
     """Distance of the features from those seen in training (``distance``); beyond it: ``out_of_domain``."""
     min_side: int = 0
     """Pixels; a smaller frame is ``too_small``."""

@@ -20,11 +20,11 @@ from typing import Literal, TypeVar
 
 from specsem.errors import Cancelled, MediaError, NotFound, SpecSemError
 from specsem.media import Clip, DecoderPool
-from specsem.pipeline import assemble, file_sha256, scan
+from specsem.pipeline import assemble, file_sha256, printable_path, scan
 from specsem.result import ErrorBody, FailedFile, ScoredFile
 from specsem.scorer import ClipVerdict, Scorer
 
-__all__ = ["Answer", "Outcome", "Source", "failed", "find_sources", "printable_path", "score_files"]
+__all__ = ["Answer", "Outcome", "Source", "failed", "find_sources", "score_files"]
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +51,6 @@ class Outcome:
 
     source: Source
     answer: Answer | None
-
-
-def printable_path(path: str | os.PathLike[str]) -> str:
-    r"""The path as text that any encoder takes: bytes that are no UTF-8 become ``\xhh``."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def failed(name: str, error: SpecSemError) -> FailedFile:

@@ -18,10 +18,15 @@ from specsem.result import Coverage, Media, Model, Provenance, ScoredFile
 if TYPE_CHECKING:  # torch takes seconds to import, and nothing here needs it
     from specsem.scorer import ClipVerdict, Scorer, WindowScore
 
-__all__ = ["SCAN_BATCH", "assemble", "file_sha256", "scan", "score_file"]
+__all__ = ["SCAN_BATCH", "assemble", "file_sha256", "printable_path", "scan", "score_file"]
 
 SCAN_BATCH = 8
 """Windows decoded ahead and scored together in a thorough scan."""
+
+
+def printable_path(path: str | os.PathLike[str]) -> str:
+    r"""The path as text that any encoder takes: bytes that are no UTF-8 become ``\xhh``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
@@ -96,7 +101,7 @@ def score_file(
     end = time.perf_counter()
     timing = {"decode": clip.decode_ms, "forward": (end - decoded) * 1e3, "total": (end - begin) * 1e3}
     return assemble(
-        path=os.fspath(path),
+        path=printable_path(path),
         sha256=file_sha256(path),
         clip=clip,
         verdict=verdict,

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from specsem.calibration import Calibration
-from specsem.errors import ModelError
+from specsem.errors import ModelError, WeightsCorrupt
 from specsem.media import Clip, Window
 from specsem.model import SpecSemConfig, SpecSemNet
 from specsem.registry import DEFAULT_MODEL, ModelRecord, get_model
@@ -77,7 +77,10 @@ class Scorer:
         self.max_batch = max_batch
         """Windows in one forward; halved when the device runs out of memory."""
         net = SpecSemNet(config)
-        net.load_state_dict(load_file(self.record.verified_weights()))
+        try:
+            net.load_state_dict(load_file(self.record.verified_weights()))
+        except RuntimeError as error:
+            raise WeightsCorrupt(f"The weights of {self.record.name!r} don't fit its configuration.") from error
         self._net = net.eval().to(self.device).to(memory_format=torch.channels_last)
 
     def warm_up(self) -> float:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from specsem.errors import Cancelled, NotAVideo, Undecodable
-from specsem.files import Outcome, Source, find_sources, printable_path, score_files
+from specsem.files import Outcome, Source, find_sources, score_files
 from specsem.media import Clip, Coverage, DecoderPool, MediaInfo, SamplePlan, Window
+from specsem.pipeline import printable_path
 from specsem.registry import ModelRecord
 from specsem.result import FailedFile, ScoredFile, Segment, Threshold
 from specsem.scorer import ClipVerdict, Scorer
