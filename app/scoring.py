@@ -134,6 +134,6 @@ class Scoring:
         except TimeoutError:
             raise Problem(
                 "deadline_exceeded",
-                f"The video could not be scored within {self._timeout_s:g} s. Try again when less is going on; "
-                "a long one is quicker without a thorough scan.",
+                f"The video could not be scored within {self._timeout_s:g} s. "
+                "Try again when less is going on; a long one is quicker without a thorough scan.",
             ) from None
