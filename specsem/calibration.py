@@ -8,6 +8,7 @@ shifts, the ranking holds") and section 2, finding 7.
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ class Calibration:
             raise UnknownPolicy(f"No policy is named {policy!r}; there are: {known}.")
         return self.policies[policy]
 
-    def distance(self, features: tuple[float, ...]) -> float:
+    def distance(self, features: Sequence[float]) -> float:
         """Root mean square of the standardised features: about 1 inside the training domain."""
         if not self.feature_mean:
             return 0.0

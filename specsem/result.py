@@ -88,7 +88,9 @@ class ScoredFile(_Record):
     path: str
     sha256: str
     verdict: Verdict
-    score: float = Field(ge=0, le=1, description="Calibrated probability that the file is generated.")
+    score: float = Field(
+        ge=0, le=1, description="Calibrated probability that the file is generated, at even prior odds."
+    )
     logit: float
     threshold: Threshold
     reasons: list[Reason]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -23,7 +24,7 @@ from specsem.spectral import high_pass
 __all__ = ["ClipVerdict", "Scorer", "WindowScore"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class WindowScore:
     """What the model and a look at the pixels say of one window."""
 
@@ -34,7 +35,8 @@ class WindowScore:
     """Mean absolute difference of frames in a row, 0..255."""
     detail: float
     """Standard deviation of the high-pass residual, 0..255."""
-    features: tuple[float, ...]
+    features_D: npt.NDArray[np.float32]
+    """What the last layer saw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Scorer:
         try:
             net.load_state_dict(load_file(self.record.verified_weights()))
         except RuntimeError as error:
-            raise WeightsCorrupt(f"The weights of {self.record.name!r} don't fit its configuration.") from error
+            raise WeightsCorrupt(f"The weights of {self.record.name!r} don't fit its config.") from error
         self._net = net.eval().to(self.device).to(memory_format=torch.channels_last)
 
     def warm_up(self) -> float:
@@ -151,14 +153,14 @@ class Scorer:
     def _reasons(self, clip: Clip, scores: Sequence[WindowScore]) -> list[Reason]:
         """Why no verdict should be trusted, whatever the score says; empty if nothing speaks against one."""
         domain = self.calibration.domain
-        features = tuple(float(f) for f in np.mean([s.features for s in scores], axis=0))
+        features_D = np.mean([s.features_D for s in scores], axis=0)
         found: dict[Reason, bool] = {
             "too_short": clip.info.frames_scored < self.plan.frames
             or clip.coverage.analysed_s < domain.min_analysed_s,
             "too_small": min(clip.info.width, clip.info.height) < domain.min_side,
             "static": max(s.motion for s in scores) < domain.min_motion,
             "low_quality": max(s.detail for s in scores) < domain.min_detail,
-            "out_of_domain": self.calibration.distance(features) > domain.max_distance,
+            "out_of_domain": self.calibration.distance(features_D.tolist()) > domain.max_distance,
             "unstable": self._unstable([s.logit for s in scores]),
         }
         return [reason for reason, holds in found.items() if holds]
@@ -185,12 +187,12 @@ class Scorer:
             logit_B.float().tolist(),
             motion_B.tolist(),
             detail_B.tolist(),
-            features_BD.float().tolist(),
+            features_BD.float().cpu().numpy(),
             strict=True,
         )
         return [
-            WindowScore(w.start_s, w.end_s, logit, motion, detail, tuple(features))
-            for w, logit, motion, detail, features in facts
+            WindowScore(w.start_s, w.end_s, logit, motion, detail, features_D.copy())
+            for w, logit, motion, detail, features_D in facts
         ]
 
     def _stack(self, arrays: Sequence[np.ndarray]) -> Tensor:

@@ -37,7 +37,7 @@ def clip(windows: list[Window] | None = None, side: int = 480, frames: int = 8) 
 
 
 def said(logit: float, motion: float = 5.0, detail: float = 5.0, start_s: float = 0.0) -> WindowScore:
-    return WindowScore(start_s, start_s + 0.3, logit, motion, detail, (0.0,) * 4)
+    return WindowScore(start_s, start_s + 0.3, logit, motion, detail, np.zeros(4, np.float32))
 
 
 def test_clips_of_one_batch_are_judged_as_they_are_alone(scorer: Scorer) -> None:
@@ -138,7 +138,7 @@ def test_out_of_domain(scorer: Scorer) -> None:
         feature_std=(1.0,) * 4,
         domain=replace(scorer.calibration.domain, max_distance=3.0),
     )
-    far = WindowScore(0, 0.3, 9.0, 5.0, 5.0, (5.0,) * 4)
+    far = WindowScore(0, 0.3, 9.0, 5.0, 5.0, np.full(4, 5.0, np.float32))
     assert scorer.judge(clip(), [far]).reasons == ["out_of_domain"]
     assert scorer.judge(clip(), [said(9.0)]).reasons == []
 

@@ -53,7 +53,7 @@ def calibrate(scores: Sequence[FileScore], *, max_fpr: float = 0.01, max_miss: f
         fpr_upper95=bound,
         calibration_n=n,
     )
-    features = np.array([np.mean([w.features for w in s.windows], axis=0) for s in usable])
+    features = np.array([np.mean([w.features_D for w in s.windows], axis=0) for s in usable])
     mean, std = features.mean(axis=0), features.std(axis=0) + 1e-3
     return Calibration(
         slope=slope,
@@ -69,7 +69,7 @@ def domain_limits(scores: Sequence[FileScore], mean: Floats, std: Floats) -> Dom
     """Where the calibration clips lie, with room: a file beyond is one that nobody measured."""
     motion = [max(w.motion for w in s.windows) for s in scores]
     detail = [max(w.detail for w in s.windows) for s in scores]
-    features = np.array([np.mean([w.features for w in s.windows], axis=0) for s in scores])
+    features = np.array([np.mean([w.features_D for w in s.windows], axis=0) for s in scores])
     distance = np.sqrt((((features - mean) / std) ** 2).mean(axis=1))
     return DomainLimits(
         min_motion=float(min(0.05, min(motion) / 2)),

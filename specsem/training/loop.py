@@ -94,18 +94,26 @@ def fit(
     out: Path,
     *,
     tower: dict[str, Tensor] | None = None,
+    start: dict[str, Tensor] | None = None,
     device: str = "cpu",
     workers: int = 0,
     progress: bool = True,
 ) -> SpecSemNet:
     """Train on the cached samples of these items; returns the averaged (EMA) network.
 
-    ``tower``: weights of the semantic tower, which stay as they are. ``out`` receives ``last.pt`` (resumed
+    ``tower``: weights of the semantic tower, which stay as they are. ``start``: weights of an earlier stage;
+    what it lacks (gates) or doesn't share stays as initialised. ``out`` receives ``last.pt`` (resumed
     from when it is there) and ``log.jsonl``.
     """
     torch.manual_seed(config.seed)
     place = torch.device(device)
     net = SpecSemNet(config.model)
+    if start is not None:
+        mine = net.state_dict()
+        shared = {
+            key: value for key, value in start.items() if key in mine and value.shape == mine[key].shape
+        }
+        net.load_state_dict(shared, strict=False)
     if tower is not None:
         net.semantic.load_state_dict(tower)
     net = net.to(place).to(memory_format=torch.channels_last)

@@ -20,6 +20,7 @@ from specsem.errors import SpecSemError
 from specsem.evaluation.files import FileScore, score_items
 from specsem.evaluation.metrics import interval, summary
 from specsem.media import DecoderPool
+from specsem.model import SpecSemConfig
 from specsem.registry import read_model
 from specsem.result import Threshold
 from specsem.scorer import Scorer
@@ -51,13 +52,20 @@ class Recipe:
     semantics: str
     """``distill``: learn a teacher's features on the training split; else a CLIP checkpoint for open_clip."""
     distill_steps: int
-    train: TrainConfig
+    stages: tuple[TrainConfig, ...]
+    """Trained in turn, each from the weights of the one before: the spectral branch alone may come first, for
+    a gate that starts near the identity leaves what it has learned as it is."""
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
         """A JSON file with these fields."""
         fields = json.loads(path.read_text(encoding="utf-8"))
-        return cls(**{**fields, "train": TrainConfig.from_dict(fields["train"])})
+        return cls(**{**fields, "stages": tuple(TrainConfig.from_dict(stage) for stage in fields["stages"])})
+
+    @property
+    def model(self) -> SpecSemConfig:
+        """The architecture that comes out: the last stage's."""
+        return self.stages[-1].model
 
 
 def train(
@@ -83,8 +91,12 @@ def train(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     out.mkdir(parents=True, exist_ok=True)
     tower = _semantics(recipe, members, out, teacher)
-    cache = build_cache(members, recipe.train.cache, out / "cache", processes=processes)
-    net = fit(recipe.train, cache, range(len(members)), out, tower=tower, device=device)
+    start: dict[str, Tensor] | None = None
+    for number, stage in enumerate(recipe.stages, start=1):
+        cache = build_cache(members, stage.cache, out / "cache", processes=processes)
+        folder = out / f"stage-{number}"
+        net = fit(stage, cache, range(len(members)), folder, tower=tower, start=start, device=device)
+        start = net.state_dict()
 
     record = {"name": recipe.name, "version": recipe.version, "summary": recipe.summary}
     write_model(out / "model", net, UNCALIBRATED, **record)
@@ -132,7 +144,7 @@ def _semantics(
     recipe: Recipe, items: Sequence[Item], out: Path, teacher: Path | None
 ) -> dict[str, Tensor] | None:
     """The semantic tower's weights: from the output folder, by distillation, or through open_clip."""
-    model = recipe.train.model
+    model = recipe.model
     if model.merging == "spectral-only":
         return None
     kept = out / "semantic.safetensors"
@@ -144,11 +156,11 @@ def _semantics(
         raise SpecSemError("This recipe distils its semantic tower: name the teacher's weights by --teacher.")
     tower_config = asdict(model.semantic)
     quick_gelu = tower_config.pop("quick_gelu")
-    torch.manual_seed(recipe.train.seed)
+    torch.manual_seed(recipe.stages[0].seed)
     tower = build_tower(tower_config, quick_gelu=quick_gelu)
     grid = model.semantic.image_size // model.semantic.patch_size
     views = make_views(items, load_teacher(teacher), side=model.semantic.image_size, grid=grid)
-    log = distill(tower, views, steps=recipe.distill_steps, seed=recipe.train.seed)
+    log = distill(tower, views, steps=recipe.distill_steps, seed=recipe.stages[0].seed)
     (out / "distill.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
     weights = {key: value.contiguous() for key, value in tower.state_dict().items()}
     save_file(weights, kept)

@@ -13,7 +13,9 @@ from specsem.training.data import Item
 
 def file_score(number: int, generated: bool, logit: float, condition: str = "as-is") -> FileScore:
     item = Item(Path(f"{generated}-{number}.mp4"), generated, f"s{number}", f"g{number}", "val")
-    return FileScore(item, condition, [WindowScore(0, 0.3, logit, 2.0, 3.0, (logit, 0.0))])
+    return FileScore(
+        item, condition, [WindowScore(0, 0.3, logit, 2.0, 3.0, np.array([logit, 0.0], np.float32))]
+    )
 
 
 def scores(n: int = 60, condition: str = "as-is", shift: float = 0.0) -> list[FileScore]:

@@ -50,7 +50,7 @@ def recipe(path: Path, config: TrainConfig = CONFIG, semantics: str = "distill")
         "summary": "A test.",
         "semantics": semantics,
         "distill_steps": 2,
-        "train": config.to_dict(),
+        "stages": [config.to_dict()],
     }
     path.write_text(json.dumps(fields))
     return path
@@ -129,4 +129,16 @@ def test_shipped_recipes_are_those_of_the_registered_models(name: str) -> None:
     shipped = Recipe.read(models / f"{name}.json")
     record = json.loads((models / name / "model.json").read_text())
     assert shipped.name == record["name"] == name
-    assert SpecSemConfig.from_dict(record["config"]) == shipped.train.model
+    assert SpecSemConfig.from_dict(record["config"]) == shipped.model
+
+
+def test_a_stage_begins_with_the_weights_of_the_one_before(drawn_pack: Path, tmp_path: Path) -> None:
+    items = read_manifest(drawn_pack, split="train")
+    cache = build_cache(items, CONFIG.cache, tmp_path / "cache")
+    everything = range(len(items))
+    alone = fit(replace(CONFIG, steps=2), cache, everything, tmp_path / "one", progress=False).state_dict()
+    gated = replace(CONFIG, steps=1, model=TINY.variant(merging="gate"), learning_rate=0.0)
+    then = fit(gated, cache, everything, tmp_path / "two", start=alone, progress=False).state_dict()
+    assert set(alone) < set(then)
+    for key in ("stem.conv.weight", "stages.1.down.0.weight", "head.weight"):
+        torch.testing.assert_close(then[key], alone[key])
