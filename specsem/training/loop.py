@@ -6,7 +6,7 @@ Shape letters: B samples, T frames, N = 1 crop, S side of the crop, C colours.
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -89,7 +89,7 @@ class _State:
 
 def fit(
     config: TrainConfig,
-    cache: CropCache,
+    cache: CropCache | Callable[[], CropCache],
     members: Sequence[int],
     out: Path,
     *,
@@ -101,6 +101,7 @@ def fit(
 ) -> SpecSemNet:
     """Train on the cached samples of these items; returns the averaged (EMA) network.
 
+    ``cache`` may be a function that makes it: then a finished run needs none.
     ``tower``: weights of the semantic tower, which stay as they are. ``start``: weights of an earlier stage;
     what it lacks (gates) or doesn't share stays as initialised. ``out`` receives ``last.pt`` (resumed
     from when it is there) and ``log.jsonl``.
@@ -190,9 +191,16 @@ def _augment(crops_BTSSC: Tensor, box_B4: Tensor, side: int, frames: int) -> tup
 
 
 def _batches(
-    config: TrainConfig, cache: CropCache, members: Sequence[int], first: int, workers: int
+    config: TrainConfig,
+    cache: CropCache | Callable[[], CropCache],
+    members: Sequence[int],
+    first: int,
+    workers: int,
 ) -> Iterator[dict[str, Tensor]]:
     """The remaining batches. Items are drawn with balanced odds, then one of their cached samples."""
+    if first >= config.steps:
+        return
+    cache = cache if isinstance(cache, CropCache) else cache()
     weights = balanced_weights([cache.items[i] for i in members])
     per_item = len(cache.rows_of(0))
     generator = torch.Generator().manual_seed(config.seed * 100_003 + first)

@@ -7,6 +7,7 @@ output folder and not done twice.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,10 @@ from specsem.training.distill import distill, load_teacher, make_views
 from specsem.training.export import write_model
 from specsem.training.loop import TrainConfig, fit
 
-__all__ = ["Recipe", "judge", "train", "validation_table"]
+__all__ = ["Recipe", "as_markdown", "judge", "train", "validation_table"]
 
 CALIBRATION_CONDITIONS = ("as-is", "level")
+REPORTED_CONDITIONS = (*CALIBRATION_CONDITIONS, "canonical", "h264-crf28", "half-size")
 UNCALIBRATED = Calibration(
     slope=1.0,
     intercept=0.0,
@@ -93,18 +95,19 @@ def train(
     tower = _semantics(recipe, members, out, teacher)
     start: dict[str, Tensor] | None = None
     for number, stage in enumerate(recipe.stages, start=1):
-        cache = build_cache(members, stage.cache, out / "cache", processes=processes)
+        cache = partial(build_cache, members, stage.cache, out / "cache", processes=processes)
         folder = out / f"stage-{number}"
         net = fit(stage, cache, range(len(members)), folder, tower=tower, start=start, device=device)
         start = net.state_dict()
 
     record = {"name": recipe.name, "version": recipe.version, "summary": recipe.summary}
     write_model(out / "model", net, UNCALIBRATED, **record)
-    scores = judge(out / "model", held_out, CALIBRATION_CONDITIONS)
-    calibration = calibrate(scores)
+    scores = judge(out / "model", held_out, REPORTED_CONDITIONS)
+    calibration = calibrate([s for s in scores if s.condition in CALIBRATION_CONDITIONS])
     write_model(out / "model", net, calibration, **record)
     table = validation_table(scores, calibration)
     (out / "model" / "validation.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    (out / "model" / "validation.md").write_text(as_markdown(table), encoding="utf-8")
 
 
 def judge(folder: Path, items: Sequence[Item], conditions: Sequence[str]) -> list[FileScore]:
@@ -138,6 +141,39 @@ def validation_table(scores: Sequence[FileScore], calibration: Calibration) -> d
         }
         table["conditions"][name] = figures
     return table
+
+
+def as_markdown(table: dict[str, Any]) -> str:
+    """The validation table for people: a row a condition, then a row a generator."""
+    conditions: dict[str, Any] = table["conditions"]
+    lines = [
+        "| condition | clips (generated + real) | AUC (95% interval) | AP | recall at threshold "
+        "| false positives at threshold | balanced accuracy at threshold / at .5 | TPR at 1% FPR | ECE |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in conditions.items():
+        low, high = row["auc_interval95"]
+        lines.append(
+            f"| {name} | {row['n_generated']} + {row['n_real']} | {row['auc']:.3f} ({low:.3f} to {high:.3f}) "
+            f"| {row['ap']:.3f} | {row['tpr_at_threshold']:.3f} | {row['fpr_at_threshold']:.3f} "
+            f"| {row['balanced_accuracy_at_threshold']:.3f} / {row['balanced_accuracy_at_half']:.3f} "
+            f"| {row['tpr_at_1pct_fpr']:.3f} | {row['ece']:.3f} |"
+        )
+    generators = sorted({g for row in conditions.values() for g in row["generators"]})
+    lines += [
+        "",
+        "| generator | "
+        + " | ".join(f"{name}: found at threshold / above .5 (n)" for name in conditions)
+        + " |",
+        "|---|" + "---|" * len(conditions),
+    ]
+    for generator in generators:
+        found = [row["generators"].get(generator) for row in conditions.values()]
+        cells = [
+            f"{f['recall_at_threshold']:.2f} / {f['above_half']:.2f} ({f['n']})" if f else "-" for f in found
+        ]
+        lines.append(f"| {generator} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def _semantics(
