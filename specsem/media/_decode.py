@@ -37,9 +37,10 @@ from specsem.media.types import Clip, Coverage, Limits, MediaInfo, SamplePlan, U
 __all__ = ["Arrays", "decode_windows", "iter_rgb", "probe", "scan_windows"]
 
 _SHORT_FRAMES = 64
-_SKIP_FRAMES = 24
-"""Frames thrown away between windows behind one key frame, in all, for up to half a megapixel each.
-From there it falls to none at one megapixel: a quarter of a file of 720p must do."""
+_SKIP_FRAMES = 200
+"""Frames thrown away between windows behind one key frame, in all, for up to half a megapixel each: windows
+spread over eight seconds without a key frame. From there it falls steeply to none at one megapixel, where
+throwing away costs too much: a quarter of a file of 720p must do."""
 _THREADS = 2
 """Of a decoder: one frame is converted while the next is decoded. More gain little in short windows."""
 _HEAD_BYTES = 64 * 1024 * 1024
@@ -539,7 +540,7 @@ def _long(job: _Job) -> list[Window]:
     groups = _groups(job)
     gaps = sum(len(g.targets) - 1 for g in groups)
     share = min(1.0, max(0.0, 2.0 - job.source.frame_pixels / 500_000))
-    budget = int(_SKIP_FRAMES * share) // max(1, gaps)
+    budget = int(_SKIP_FRAMES * share**3) // max(1, gaps)
     through = _reader(job) if job.survey.keys is not None else None
     windows: list[Window] = []
     for group, following in itertools.pairwise(groups):

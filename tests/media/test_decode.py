@@ -202,15 +202,17 @@ def test_cost_does_not_grow_with_length(tmp_path: Path, monkeypatch: pytest.Monk
         return feed(source, packet)
 
     monkeypatch.setattr(_decode.Source, "decode", counting)
-    counts = []
-    for path in (short, long):
-        decoded.clear()
-        clip = decode(path)
-        assert len(clip.windows) == 4
-        counts.append(len(decoded))
-    assert clip.info.duration_s == pytest.approx(200)
-    assert max(counts) < 120
-    assert counts[1] <= 1.5 * counts[0]
+    for budget in (_decode._SKIP_FRAMES, 3):  # of small frames, of 720p
+        monkeypatch.setattr(_decode, "_SKIP_FRAMES", budget)
+        counts = []
+        for path in (short, long):
+            decoded.clear()
+            clip = decode(path)
+            assert len(clip.windows) == 4
+            counts.append(len(decoded))
+        assert clip.info.duration_s == pytest.approx(200)
+        assert max(counts) < 120 + budget
+        assert counts[1] <= 1.5 * counts[0]
 
 
 def test_isolation_is_cheap(tmp_path: Path) -> None:
