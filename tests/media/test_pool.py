@@ -62,6 +62,10 @@ def alive(pid: int) -> bool:
         return False
 
 
+def status(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text()
+
+
 def wait_until(condition: object, seconds: float = 20.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -286,6 +290,8 @@ def test_killed_parent_leaves_no_orphans(video: Path) -> None:
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         assert len(pids) == 2
         assert all(alive(pid) for pid in pids)
+        # A worker still starting notices by itself; here both shall be at their work.
+        assert wait_until(lambda: all("NoNewPrivs:\t1" in status(pid) for pid in pids))
         # A worker that can't read its socket dies all the same.
         os.kill(pids[0], signal.SIGSTOP)
         parent.kill()
@@ -300,8 +306,7 @@ def test_confinement(pool: DecoderPool, video: Path) -> None:
         assert set(limits.values()) == {(0, 0)}
         assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[1] <= 64
         assert resource.prlimit(pid, resource.RLIMIT_AS)[1] < 4 << 30
-        status = Path(f"/proc/{pid}/status").read_text()
-        assert "NoNewPrivs:\t1" in status
+        assert "NoNewPrivs:\t1" in status(pid)
         assert len(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")) <= 9
 
 
