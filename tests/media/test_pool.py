@@ -62,6 +62,11 @@ def alive(pid: int) -> bool:
         return False
 
 
+def confined(pid: int) -> bool:
+    """Whether the worker has given up what it doesn't need: it is ready."""
+    return "NoNewPrivs:\t1" in status(pid) and resource.prlimit(pid, resource.RLIMIT_NOFILE)[1] <= 64
+
+
 def status(pid: int) -> str:
     return Path(f"/proc/{pid}/status").read_text()
 
@@ -291,7 +296,7 @@ def test_killed_parent_leaves_no_orphans(video: Path) -> None:
         assert len(pids) == 2
         assert all(alive(pid) for pid in pids)
         # A worker still starting notices by itself; here both shall be at their work.
-        assert wait_until(lambda: all("NoNewPrivs:\t1" in status(pid) for pid in pids))
+        assert wait_until(lambda: all(confined(pid) for pid in pids))
         # A worker that can't read its socket dies all the same.
         os.kill(pids[0], signal.SIGSTOP)
         parent.kill()
@@ -302,6 +307,7 @@ def test_killed_parent_leaves_no_orphans(video: Path) -> None:
 def test_confinement(pool: DecoderPool, video: Path) -> None:
     pool.decode(video, PLAN)
     for pid in pool.pids():
+        assert wait_until(lambda pid=pid: confined(pid))
         limits = {what: resource.prlimit(pid, what) for what in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE)}
         assert set(limits.values()) == {(0, 0)}
         assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[1] <= 64
