@@ -52,6 +52,9 @@ class SpecSemConfig:
     gate_hidden: int = 384
     """The paper's stated cost fits 1536 -> 384 -> 768 a token."""
     gate_bias: float = -4.0
+    semantic_dropout: float = 0.0
+    """Share of windows that train without semantics (a map of zeros), so that the gate can't learn the few
+    scenes of a small pack by heart (``spectral="conv"``)."""
     frames: int = 8
     """T."""
     radius: float = 32.0
@@ -204,6 +207,9 @@ class SpecSemNet(nn.Module):
         r_BTNCHW = self.residual(crops_BTNHWC)
         x_NCHW = self.stem(r_BTNCHW.flatten(0, 2))  # (B T N, D, h, w)
         sem_maps = self._semantic_maps(frames_BTHWC) if self.config.merging != "spectral-only" else []
+        if self.training and self.config.semantic_dropout and sem_maps:
+            kept_B111 = (torch.rand(B, 1, 1, 1, device=x_NCHW.device) >= self.config.semantic_dropout).float()
+            sem_maps = [sem_BDhw * kept_B111 for sem_BDhw in sem_maps]
         for i, (stage, merge) in enumerate(zip(self.stages, self.merging, strict=True)):
             x_NCHW = stage(x_NCHW)
             if sem_maps:

@@ -195,3 +195,16 @@ class TestCompact:
         assert residual.shape[3] == 6
         assert residual[:, :, :, :3].abs().max() > 0.1
         assert residual[:, :, :, 3:].abs().max() < 1e-5
+
+    def test_semantic_dropout_hides_the_scene_in_training_only(self) -> None:
+        torch.manual_seed(0)
+        net = SpecSemNet(COMPACT.variant(semantic_dropout=1.0))
+        for merging in net.merging:
+            torch.nn.init.normal_(merging.last.weight)
+        crops, frames, boxes = inputs(COMPACT)
+        others = inputs(COMPACT, seed=1)[1]
+        with torch.no_grad():
+            net.train()
+            torch.testing.assert_close(net(crops, frames, boxes), net(crops, others, boxes))
+            net.eval()
+            assert not torch.allclose(net(crops, frames, boxes), net(crops, others, boxes), atol=1e-4)

@@ -43,6 +43,8 @@ class TrainConfig:
     label_smoothing: float = 0.02
     ema: float = 0.995
     gradient_clip: float = 1.0
+    train_only: tuple[str, ...] = ()
+    """Beginnings of the names of parameters that are trained; empty: all but the semantic tower."""
     seed: int = 0
     mixed_precision: bool = True
     checkpoint_every_s: float = 60.0
@@ -52,7 +54,8 @@ class TrainConfig:
         """As read from JSON."""
         model = SpecSemConfig.from_dict(fields["model"])
         cache = CacheSpec(**fields.get("cache", {}))
-        return cls(**{**fields, "model": model, "cache": cache})
+        only = tuple(fields.get("train_only", ()))
+        return cls(**{**fields, "model": model, "cache": cache, "train_only": only})
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -117,6 +120,9 @@ def fit(
         net.load_state_dict(shared, strict=False)
     if tower is not None:
         net.semantic.load_state_dict(tower)
+    if config.train_only:
+        for name, parameter in net.named_parameters():
+            parameter.requires_grad_(name.startswith(config.train_only))
     net = net.to(place).to(memory_format=torch.channels_last)
     state = _State(
         net,

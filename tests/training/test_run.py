@@ -10,7 +10,7 @@ import torch
 
 from specsem.errors import SpecSemError
 from specsem.evaluation.metrics import summary
-from specsem.model import SpecSemConfig, TowerConfig
+from specsem.model import SpecSemConfig, SpecSemNet, TowerConfig
 from specsem.registry import read_model
 from specsem.scorer import Scorer
 from specsem.training.data import CacheSpec, build_cache, read_manifest
@@ -142,3 +142,15 @@ def test_a_stage_begins_with_the_weights_of_the_one_before(drawn_pack: Path, tmp
     assert set(alone) < set(then)
     for key in ("stem.conv.weight", "stages.1.down.0.weight", "head.weight"):
         torch.testing.assert_close(then[key], alone[key])
+
+
+def test_only_what_is_asked_for_is_trained(drawn_pack: Path, tmp_path: Path) -> None:
+    items = read_manifest(drawn_pack, split="train")
+    cache = build_cache(items, CONFIG.cache, tmp_path / "cache")
+    gated = replace(CONFIG, steps=2, ema=0.0, model=TINY.variant(merging="gate"), train_only=("merging",))
+    start = SpecSemNet(gated.model).state_dict()
+    end = fit(gated, cache, range(len(items)), tmp_path / "out", start=start, progress=False).state_dict()
+    moved = {key for key, value in end.items() if not torch.equal(value, start[key])}
+    weights = {key for key in moved if "running" not in key and "num_batches" not in key}
+    assert weights
+    assert all(key.startswith("merging") for key in weights)
