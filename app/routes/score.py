@@ -10,10 +10,10 @@ from pydantic import TypeAdapter, ValidationError
 from app.disconnect import unless_gone
 from app.problems import Problem
 from app.routes._openapi import file_body, problems
-from app.routes.videos import BAD_FILE, UPLOAD, FileName, refuse_other_bodies
+from app.routes.videos import BAD_FILE, UPLOAD, FileName, arriving
 from app.schemas import ScoreVideo
 from app.services import Parts, Services
-from app.uploads import check_announced_length, content_type
+from app.uploads import content_type
 from specsem.errors import NotFound
 from specsem.result import ScoredFile
 
@@ -47,25 +47,14 @@ async def score(
     parts.engine.check_ready()
     if content_type(request)[0] == "application/json":
         return await _score_stored(request, parts, thorough)
-    refuse_other_bodies(request)
-    settings = parts.settings
-    announced = check_announced_length(request, settings.max_upload_bytes)
-    with parts.admission.permit(announced) as permit:
-        async with parts.inbox.receive(
-            request,
-            max_bytes=settings.max_upload_bytes,
-            permit=permit,
-            name=filename,
-            idle_s=settings.upload_idle_s,
-            timeout_s=settings.upload_timeout_s,
-        ) as upload:
-            work = parts.scoring.score(
-                upload.path,
-                name=upload.name,
-                sha256=upload.sha256,
-                thorough=thorough or _flag(upload.fields.get("thorough")),
-            )
-            return await unless_gone(request, work)
+    async with arriving(request, parts, filename) as upload:
+        work = parts.scoring.score(
+            upload.path,
+            name=upload.name,
+            sha256=upload.sha256,
+            thorough=thorough or _flag(upload.fields.get("thorough")),
+        )
+        return await unless_gone(request, work)
 
 
 async def _score_stored(request: Request, parts: Parts, thorough: bool) -> ScoredFile:

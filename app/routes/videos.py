@@ -1,5 +1,7 @@
 """``/v1/videos``: upload once, score as often as wanted."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -11,7 +13,7 @@ from app.schemas import Video, VideoMedia
 from app.services import Parts, Services
 from app.uploads import Upload, check_announced_length, content_type
 
-__all__ = ["router"]
+__all__ = ["BAD_FILE", "UPLOAD", "FileName", "arriving", "router"]
 
 router = APIRouter(prefix="/v1/videos", tags=["Videos"])
 
@@ -59,19 +61,8 @@ async def upload(request: Request, response: Response, parts: Services, filename
     The file is the field `file` of a form, or the raw body under any other type. Nothing of a file that can't
     be scored is kept. A stored video goes when it expires or is deleted.
     """
-    refuse_other_bodies(request)
-    announced = check_announced_length(request, parts.settings.max_upload_bytes)
-    settings = parts.settings
-    with parts.admission.permit(announced) as permit:
-        async with parts.inbox.receive(
-            request,
-            max_bytes=settings.max_upload_bytes,
-            permit=permit,
-            name=filename,
-            idle_s=settings.upload_idle_s,
-            timeout_s=settings.upload_timeout_s,
-        ) as arrived:
-            video = await unless_gone(request, _keep(parts, arrived))
+    async with arriving(request, parts, filename) as arrived:
+        video = await unless_gone(request, _keep(parts, arrived))
     response.headers["Location"] = f"/v1/videos/{video.id}"
     return video
 
@@ -104,7 +95,28 @@ async def delete(video_id: VideoId, parts: Services) -> None:
     await parts.videos.delete(video_id)
 
 
-def refuse_other_bodies(request: Request) -> None:
+@asynccontextmanager
+async def arriving(request: Request, parts: Parts, filename: str) -> AsyncIterator[Upload]:
+    """The file of a form or raw body, under a permit that was taken before a byte of it was read.
+
+    It is gone when the block ends, unless the block has moved it. Raises the ``Problem`` of each of `UPLOAD`.
+    """
+    _refuse_other_bodies(request)
+    settings = parts.settings
+    announced = check_announced_length(request, settings.max_upload_bytes)
+    with parts.admission.permit(announced) as permit:
+        async with parts.inbox.receive(
+            request,
+            max_bytes=settings.max_upload_bytes,
+            permit=permit,
+            name=filename,
+            idle_s=settings.upload_idle_s,
+            timeout_s=settings.upload_timeout_s,
+        ) as upload:
+            yield upload
+
+
+def _refuse_other_bodies(request: Request) -> None:
     """Raises ``Problem`` ``unsupported_media_type`` (415) for a body that can't be a file."""
     kind, _ = content_type(request)
     if hint := FORMS_THAT_HOLD_NO_FILE.get(kind):
