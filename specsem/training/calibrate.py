@@ -3,7 +3,7 @@
 Source: method, section 2, finding 7: thresholds are stated as a false-positive rate with its bound.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,19 +14,25 @@ from specsem.evaluation.files import FileScore
 from specsem.evaluation.metrics import proportion_upper95
 from specsem.result import Threshold
 
-__all__ = ["calibrate", "domain_limits"]
+__all__ = ["POLICIES", "calibrate", "domain_limits"]
 
 Floats = npt.NDArray[np.float64]
 
 
-def calibrate(scores: Sequence[FileScore], *, max_fpr: float = 0.01, max_miss: float = 0.05) -> Calibration:
-    """Platt scaling with both classes weighted alike, and the thresholds of the policy ``default``.
+POLICIES = {"default": 0.01, "review": 0.10}
+"""The false-positive rate that each policy asks for: one to act on, one for queues that people look at."""
+
+
+def calibrate(
+    scores: Sequence[FileScore], *, policies: Mapping[str, float] = POLICIES, max_miss: float = 0.05
+) -> Calibration:
+    """Platt scaling with both classes weighted alike, and the thresholds of each policy.
 
     ``scores`` may hold a clip under several conditions. It is one clip all the same: it counts as a false
     alarm if any condition gives one, so the stated rate holds for clips delivered in any of these ways.
 
-    ``generated`` begins above all camera clips but a share of ``max_fpr``. ``fpr_upper95`` is what that
-    supports on so many clips; where it is more than ``max_fpr``, the policy promises no more than the bound.
+    ``generated`` begins above all camera clips but a share of the policy's rate. ``fpr_upper95`` is what that
+    supports on so many clips; where the policy asks for less, ``max_fpr`` promises no more than the bound.
     ``authentic`` ends where a share of ``max_miss`` of the generated clips would pass as authentic.
     """
     usable = [s for s in scores if s.windows]
@@ -40,25 +46,29 @@ def calibrate(scores: Sequence[FileScore], *, max_fpr: float = 0.01, max_miss: f
 
     highest_real = np.sort(_per_clip(usable, generated=False, reduce=max))
     n = len(highest_real)
-    allowed = int(max_fpr * n)
-    edge = float(highest_real[n - 1 - allowed])
-    above = float(np.nextafter(probability(np.array([edge]))[0], 1.0))
-    bound = proportion_upper95(int((highest_real > edge).sum()), n)
     lowest_generated = _per_clip(usable, generated=True, reduce=min)
     lower = float(probability(np.quantile(lowest_generated, [max_miss]))[0])
-    threshold = Threshold(
-        value=above,
-        lower=min(lower, above),
-        max_fpr=max(max_fpr, bound),
-        fpr_upper95=bound,
-        calibration_n=n,
-    )
+
+    def threshold(max_fpr: float) -> Threshold:
+        edge = float(highest_real[n - 1 - int(max_fpr * n)])
+        above = float(np.nextafter(probability(np.array([edge]))[0], 1.0))
+        false_alarms = int((highest_real > edge).sum())
+        bound = proportion_upper95(false_alarms, n)
+        supported = false_alarms > 0 or bound <= max_fpr
+        return Threshold(
+            value=above,
+            lower=min(lower, above),
+            max_fpr=max_fpr if supported else bound,
+            fpr_upper95=bound,
+            calibration_n=n,
+        )
+
     features = np.array([np.mean([w.features_D for w in s.windows], axis=0) for s in usable])
     mean, std = features.mean(axis=0), features.std(axis=0) + 1e-3
     return Calibration(
         slope=slope,
         intercept=intercept,
-        policies={"default": threshold},
+        policies={name: threshold(max_fpr) for name, max_fpr in policies.items()},
         domain=domain_limits(usable, mean, std),
         feature_mean=tuple(mean.round(5).tolist()),
         feature_std=tuple(std.round(5).tolist()),

@@ -120,7 +120,8 @@ def judge(folder: Path, items: Sequence[Item], conditions: Sequence[str]) -> lis
 def validation_table(scores: Sequence[FileScore], calibration: Calibration) -> dict[str, Any]:
     """Every figure of each condition, and for each generator how much of it is found at the threshold."""
     threshold = calibration.threshold("default")
-    table: dict[str, Any] = {"threshold": threshold.model_dump(), "conditions": {}}
+    policies = {policy: t.model_dump() for policy, t in calibration.policies.items()}
+    table: dict[str, Any] = {"policies": policies, "conditions": {}}
     for name in dict.fromkeys(s.condition for s in scores):
         here = [s for s in scores if s.condition == name and s.windows]
         generated = np.array([s.item.generated for s in here])
@@ -128,6 +129,15 @@ def validation_table(scores: Sequence[FileScore], calibration: Calibration) -> d
         sources = [s.item.source for s in here]
         figures: dict[str, Any] = dict(summary(generated, score, threshold=threshold.value))
         figures["auc_interval95"] = interval(generated, score, sources)
+        figures["policies"] = {
+            policy: {
+                "recall": float((score[generated] >= t.value).mean()),
+                "false_positive_rate": float((score[~generated] >= t.value).mean()),
+                "camera_called_authentic": float((score[~generated] < t.lower).mean()),
+                "generated_called_authentic": float((score[generated] < t.lower).mean()),
+            }
+            for policy, t in calibration.policies.items()
+        }
         figures["not_scored"] = sum(s.condition == name and not s.windows for s in scores)
         figures["generators"] = {
             source: {
@@ -159,6 +169,16 @@ def as_markdown(table: dict[str, Any]) -> str:
             f"| {row['balanced_accuracy_at_threshold']:.3f} / {row['balanced_accuracy_at_half']:.3f} "
             f"| {row['tpr_at_1pct_fpr']:.3f} | {row['ece']:.3f} |"
         )
+    lines += [
+        "",
+        "| policy | false-positive rate asked for, upper 95% bound | condition | generated found "
+        "| camera called generated | camera called authentic | generated called authentic |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for policy, t in table["policies"].items():
+        for name, row in conditions.items():
+            rates = " | ".join(f"{rate:.3f}" for rate in row["policies"][policy].values())
+            lines.append(f"| {policy} | {t['max_fpr']:.3f}, {t['fpr_upper95']:.3f} | {name} | {rates} |")
     generators = sorted({g for row in conditions.values() for g in row["generators"]})
     lines += [
         "",

@@ -38,10 +38,10 @@ def test_no_camera_clip_is_flagged_and_the_bound_is_three_over_n() -> None:
 
 
 def test_many_camera_clips_support_the_asked_rate() -> None:
-    threshold = calibrate(scores(1000), max_fpr=0.02).threshold("default")
-    assert threshold.max_fpr == pytest.approx(threshold.fpr_upper95)
+    fitted = calibrate(scores(1000), policies={"default": 0.02})
+    threshold = fitted.threshold("default")
+    assert threshold.max_fpr == 0.02
     reals = [s for s in scores(1000) if not s.item.generated]
-    fitted = calibrate(scores(1000), max_fpr=0.02)
     flagged = np.mean([fitted.probability(s.logit) >= threshold.value for s in reals])
     assert flagged == pytest.approx(0.02)
     assert 0.02 < threshold.fpr_upper95 < 0.03
@@ -76,3 +76,13 @@ def test_the_domain_is_where_the_clips_lie() -> None:
     assert domain.min_detail == pytest.approx(1.5)
     assert domain.min_motion <= 1.0
     assert domain.max_distance > 1
+
+
+def test_a_policy_for_queues_finds_more_and_says_what_that_costs() -> None:
+    fitted = calibrate(scores(60))
+    strict, review = fitted.threshold("default"), fitted.threshold("review")
+    assert review.value < strict.value
+    assert review.max_fpr == 0.1
+    assert review.fpr_upper95 > 0.1  # six false alarms among sixty
+    reals = [fitted.probability(s.logit) for s in scores(60) if not s.item.generated]
+    assert sum(score >= review.value for score in reals) == 6
