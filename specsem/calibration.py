@@ -31,7 +31,7 @@ class DomainLimits:
     """Outside of these a score says little, and the verdict is ``inconclusive``."""
 
     min_motion: float = 0.0
-    """Mean absolute difference of frames in a row, 0..255; below it the clip is ``static``."""
+    """Mean absolute difference of frames in a row, 0..255; if most windows are below it: ``static``."""
     min_detail: float = 0.0
     """Standard deviation of the high-pass residual, 0..255; below it the clip is ``low_quality``."""
     max_distance: float = 1e9

@@ -6,6 +6,7 @@ Shape letters: B windows, T frames, N crops, H height, W width, C colours, D fea
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -158,7 +159,7 @@ class Scorer:
             "too_short": clip.info.frames_scored < self.plan.frames
             or clip.coverage.analysed_s < domain.min_analysed_s,
             "too_small": min(clip.info.width, clip.info.height) < domain.min_side,
-            "static": max(s.motion for s in scores) < domain.min_motion,
+            "static": median(s.motion for s in scores) < domain.min_motion,
             "low_quality": max(s.detail for s in scores) < domain.min_detail,
             "out_of_domain": self.calibration.distance(features_D.tolist()) > domain.max_distance,
             "unstable": self._unstable([s.logit for s in scores]),

@@ -119,3 +119,14 @@ def test_http(desk: Path, service: str) -> None:
     assert uploaded["sha256"] == scored["sha256"]
     assert again["score"] == scored["score"]
     assert ready["status"] == "ready"
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_library(code: str, desk: Path, environment: dict[str, str]) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=desk, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    verdict, score = ran.stdout.split()
+    assert verdict in {"generated", "authentic", "inconclusive"}
+    assert 0 <= float(score) <= 1

@@ -4,6 +4,7 @@ Source: method, section 2, finding 7: thresholds are stated as a false-positive 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +78,7 @@ def calibrate(
 
 def domain_limits(scores: Sequence[FileScore], mean: Floats, std: Floats) -> DomainLimits:
     """Where the calibration clips lie, with room: a file beyond is one that nobody measured."""
-    motion = [max(w.motion for w in s.windows) for s in scores]
+    motion = [median(w.motion for w in s.windows) for s in scores]
     detail = [max(w.detail for w in s.windows) for s in scores]
     features = np.array([np.mean([w.features_D for w in s.windows], axis=0) for s in scores])
     distance = np.sqrt((((features - mean) / std) ** 2).mean(axis=1))
