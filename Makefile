@@ -64,7 +64,7 @@ lint: $(DEV) ## Check style, format and types
 bench: $(DEV) ## Measure throughput and time per stage (ARGS="--json")
 	@exec $(BIN)/specsem bench $(ARGS)
 
-COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--quiet $(if $(UPGRADE),--upgrade)
 
 .PHONY: lock
