@@ -621,7 +621,9 @@ def _take_group(
         if last is not None:
             rate = clock.fps or job.source.nominal_rate or 25.0
             ahead = int((target - last.ts) * clock.tick_s * rate) - 1
-            run.skip(min(budget, ahead), job.survey.timed)
+            # Behind frames thrown away a window may begin some B frames late: leave it room before the end.
+            room = int((job.survey.end - last.ts) * clock.tick_s * rate) - 2 * T
+            run.skip(min(budget, ahead, room), job.survey.timed)
         if trim and target is group.targets[-1]:
             run.end_after(T)
         window, last = _take(job, pictures, job.arrays(done + len(windows)), group.limit, 4 * T + 32)

@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 
 STATIC_MOTION = 0.02
-"""Stills through x264 move by 0.00 to 0.01 (of 255); the slowest camera clip of the pack's ``val`` by 0.03."""
+"""Stills through x264 move by 0.00 to 0.01 (of 255), the slowest camera clip of ``val`` by up to 0.03."""
 POLICIES = {"default": 0.01, "review": 0.10}
 """The false-positive rate that each policy asks for: one to act on, one for queues that people look at."""
 

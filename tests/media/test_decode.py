@@ -250,3 +250,12 @@ def test_clips_of_the_pack(entry: dict[str, object]) -> None:
     assert info.codec == entry["codec"]
     frames, _ = read_frames(path, 40)
     assert len(frames) == pytest.approx(min(40, int(str(entry["n_frames"]))), abs=1)
+
+
+@pytest.mark.parametrize("frames", [65, 75, 88, 100, 130])
+def test_a_file_with_one_key_frame_still_has_all_its_windows(tmp_path: Path, frames: int) -> None:
+    """Frames are thrown away between windows, but never so many that the last one misses the end."""
+    clip = decode(encode(tmp_path / "v.mp4", frames=frames, container="mp4", options={"g": "500"}))
+    starts = [w.start_s for w in clip.windows]
+    assert len(starts) == 4
+    assert starts[-1] > 0.6 * clip.info.duration_s
