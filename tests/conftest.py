@@ -1,10 +1,17 @@
 """Fixtures for all: a clip drawn for the purpose, and a model small enough to be made on the spot."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from specsem.synthetic import write_clip
+
+
+def pytest_configure() -> None:
+    """Where a shell runs the suite in its background, all that the tests start would be deaf to Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

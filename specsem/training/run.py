@@ -121,10 +121,13 @@ def validation_table(scores: Sequence[FileScore], calibration: Calibration) -> d
     """Every figure of each condition, and for each generator how much of it is found at the threshold."""
     threshold = calibration.threshold("default")
     policies = {policy: t.model_dump() for policy, t in calibration.policies.items()}
-    table: dict[str, Any] = {"policies": policies, "conditions": {}}
+    table: dict[str, Any] = {"policies": policies, "conditions": {}, "not_judged": []}
     for name in dict.fromkeys(s.condition for s in scores):
         here = [s for s in scores if s.condition == name and s.windows]
-        generated = np.array([s.item.generated for s in here])
+        generated = np.array([s.item.generated for s in here], bool)
+        if generated.all() or not generated.any():  # too few could be scored, for their size or length
+            table["not_judged"].append(name)
+            continue
         score = np.array([calibration.probability(s.logit) for s in here])
         sources = [s.item.source for s in here]
         figures: dict[str, Any] = dict(summary(generated, score, threshold=threshold.value))

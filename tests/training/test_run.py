@@ -65,6 +65,7 @@ def test_from_a_manifest_to_a_model_that_tells_them_apart(drawn_pack: Path, tmp_
     scorer = Scorer(record, device="cpu")
     table = json.loads((model / "validation.json").read_text())
     assert table["conditions"]["as-is"]["n_generated"] == 6
+    assert table["not_judged"] == ["half-size"]  # 48x48 is too small to be scored
     assert set(table["conditions"]["as-is"]["generators"]) == {"source-2", "source-6"}
 
     scores = judge(model, read_manifest(drawn_pack, split="val"), ["as-is"])
