@@ -88,8 +88,9 @@ def encode(
         stream.codec_context.thread_count = 1
         stream.codec_context.colorspace = _SMPTE170M  # said, so that large frames aren't read as BT.709
         stream.options = dict(_QUALITY[codec](quality) | (options or {}))
-        for frame_HWC in frames_THWC:
+        for number, frame_HWC in enumerate(frames_THWC):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HWC[:height, :width]), "rgb24")
+            frame.pts, frame.time_base = number, 1 / Fraction(fps)
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
 

@@ -282,8 +282,9 @@ def test_killed_parent_leaves_no_orphans(video: Path) -> None:
         import sys, time
         from specsem.media import DecoderPool, SamplePlan
         pool = DecoderPool(workers=2)
-        pool.decode({str(video)!r}, SamplePlan(windows=1))
-        pool.decode({str(video)!r}, SamplePlan(windows=1))
+        from concurrent.futures import ThreadPoolExecutor
+        while len(pool.pids()) < 2:
+            list(ThreadPoolExecutor(2).map(lambda _: pool.decode({str(video)!r}, SamplePlan(windows=1)), "ab"))
         print(*pool.pids(), flush=True)
         time.sleep(60)
     """)
