@@ -284,7 +284,8 @@ def test_killed_parent_leaves_no_orphans(video: Path) -> None:
         pool = DecoderPool(workers=2)
         from concurrent.futures import ThreadPoolExecutor
         while len(pool.pids()) < 2:
-            list(ThreadPoolExecutor(2).map(lambda _: pool.decode({str(video)!r}, SamplePlan(windows=1)), "ab"))
+            with ThreadPoolExecutor(2) as threads:
+                list(threads.map(pool.decode, [{str(video)!r}] * 2, [SamplePlan(windows=1)] * 2))
         print(*pool.pids(), flush=True)
         time.sleep(60)
     """)
