@@ -4,7 +4,6 @@ Shape letters: N images, C channels, H height, W width, L tokens (class token fi
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import open_clip
@@ -31,8 +30,6 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 VitConfig = dict[str, Any]
 """Arguments of ``open_clip.transformer.VisionTransformer``."""
 
-OPENAI_B32: VitConfig = {"image_size": 224, "patch_size": 32, "width": 768, "layers": 12, "heads": 12}
-
 
 def build_tower(config: VitConfig, *, quick_gelu: bool = False) -> VisionTransformer:
     """An untrained tower. OpenAI's towers need ``quick_gelu``."""
@@ -51,11 +48,6 @@ def load_clip_tower(model: str = "ViT-B-32-quickgelu", pretrained: str = "openai
     except (OSError, RuntimeError, ValueError) as error:
         raise WeightsMissing(f"open_clip could not load {model!r} from {pretrained!r}.") from error
     return cast("VisionTransformer", clip.visual)
-
-
-def is_local_file(pretrained: str) -> bool:
-    """Whether ``pretrained`` names a checkpoint file rather than a tag of open_clip."""
-    return Path(pretrained).is_file()
 
 
 def freeze(tower: nn.Module) -> None:
