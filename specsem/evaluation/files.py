@@ -4,7 +4,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +11,12 @@ import numpy as np
 from rich.progress import track
 
 from specsem.errors import MediaError
-from specsem.media import Clip, DecoderPool, read_frames
+from specsem.evaluation.conditions import materialise
+from specsem.media import Clip, DecoderPool
 from specsem.scorer import Scorer, WindowScore
 from specsem.training.data import Item
-from specsem.training.distort import apply, condition, encode
 
-__all__ = ["FileScore", "materialise", "score_items"]
+__all__ = ["FileScore", "score_items"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +34,6 @@ class FileScore:
         return float(np.mean([w.logit for w in self.windows]))
 
 
-def materialise(item: Item, name: str, folder: Path) -> Path:
-    """The file of this item under a condition; the item's own where the condition changes nothing."""
-    frames_THWC, times_T = read_frames(item.path, max_frames=256)
-    fps = (len(times_T) - 1) / (times_T[-1] - times_T[0]) if len(times_T) > 1 else 25.0
-    steps, writer = condition(name, fps)
-    if writer is None:
-        return item.path
-    path = folder / f"{name}-{item.path.stem}.mp4"
-    with path.open("wb") as file:
-        encode(
-            apply(steps, frames_THWC, np.random.default_rng(0)),
-            file,
-            codec=writer.codec,
-            quality=writer.quality,
-            fps=Fraction(writer.fps),
-            gop=writer.gop,
-            options={"preset": "medium"} if writer.codec == "libx264" else None,
-        )
-    return path
-
-
 def score_items(
     items: Sequence[Item], name: str, *, scorer: Scorer, pool: DecoderPool, threads: int = 2
 ) -> Iterator[FileScore]:
@@ -71,7 +49,7 @@ def score_items(
 
 
 def _decode(item: Item, name: str, folder: Path, scorer: Scorer, pool: DecoderPool) -> Clip | MediaError:
-    path = materialise(item, name, folder)
+    path = materialise(item.path, name, folder)
     try:
         return pool.decode(path, scorer.plan)
     except MediaError as error:

@@ -2,7 +2,7 @@
 """What a video goes through on its way to us: re-encodes, resizes, blur, noise. Same odds for both classes.
 
 Every distortion maps RGB frames to RGB frames, uint8 (T, H, W, C); T, H and W may change. They serve training
-(drawn at random) and evaluation (the named ``CONDITIONS``). Source: method, section 2, finding 4.
+(drawn at random) and evaluation (``specsem.evaluation.conditions``). Source: method, section 2, finding 4.
 """
 
 import io
@@ -22,7 +22,6 @@ from specsem.media._pixels import full_rgb
 from specsem.media.geometry import Orientation
 
 __all__ = [
-    "CONDITIONS",
     "Blur",
     "CentreCrop",
     "Distortion",
@@ -33,7 +32,6 @@ __all__ = [
     "Resample",
     "Resize",
     "apply",
-    "condition",
     "encode",
     "random_distortions",
 ]
@@ -259,34 +257,6 @@ class Letterbox:
         bar = round(frames_THWC.shape[1] * self.share)
         boxed: UInt8 = np.pad(frames_THWC, ((0, 0), (bar, bar), (0, 0), (0, 0)))
         return boxed
-
-
-CONDITIONS = ("as-is", "level", "canonical", "h264-crf28", "half-size", "blur-1")
-
-
-def condition(name: str, fps: float) -> tuple[list[Distortion], Reencode | None]:
-    """The steps of an evaluation condition for a clip of this rate, and the encoder that writes the file.
-
-    ``as-is``: the file as delivered, nothing to do. ``level``: the same container facts for every clip,
-    centre 256x256 at native scale, 16 frames, 24 fps, x264 CRF 23. ``canonical``: 8 fps, 512x512, x264
-    CRF 23, GOP 12.
-    """
-    rate = max(1, round(fps))
-    match name:
-        case "as-is":
-            return [], None
-        case "level":
-            return [CentreCrop(256, frames=16)], Reencode("libx264", 23, fps=24)
-        case "canonical":
-            return [Resample(8 / fps), Resize(size=(512, 512))], Reencode("libx264", 23, fps=8, gop=12)
-        case "h264-crf28":
-            return [], Reencode("libx264", 28, fps=rate)
-        case "half-size":
-            return [Resize(0.5)], Reencode("libx264", 18, fps=rate)
-        case "blur-1":
-            return [Blur(1.0)], Reencode("libx264", 18, fps=rate)
-        case _:
-            raise ValueError(f"unknown condition {name!r}")
 
 
 def random_distortions(rng: np.random.Generator) -> list[Distortion]:

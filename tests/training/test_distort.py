@@ -1,15 +1,12 @@
 """Distortions keep what they must keep, and real encoders really encode."""
 
-import io
 import itertools
 
-import av
 import numpy as np
 import pytest
 
 from specsem.synthetic import frames
 from specsem.training.distort import (
-    CONDITIONS,
     Blur,
     CentreCrop,
     Flip,
@@ -22,8 +19,6 @@ from specsem.training.distort import (
     Resize,
     Sharpen,
     apply,
-    condition,
-    encode,
     random_distortions,
 )
 
@@ -103,35 +98,3 @@ def test_equal_seeds_give_equal_lives_and_both_kinds_occur() -> None:
     assert [] in lives  # some pixels stay as they were delivered
     first = apply(lives[1], CLIP, np.random.default_rng(1))
     np.testing.assert_array_equal(first, apply(lives[1], CLIP, np.random.default_rng(1)))
-
-
-@pytest.mark.parametrize("name", [c for c in CONDITIONS if c != "as-is"])
-def test_conditions_end_in_a_file(name: str) -> None:
-    steps, writer = condition(name, fps=25.0)
-    assert writer is not None
-    buffer = io.BytesIO()
-    encode(apply(steps, CLIP, RNG), buffer, quality=writer.quality, fps=writer.fps, gop=writer.gop)
-    buffer.seek(0)
-    with av.open(buffer) as file:
-        stream = file.streams.video[0]
-        count = sum(1 for _ in file.decode(video=0))
-        facts = (stream.width, stream.height, count, round(float(stream.average_rate or 0)))
-    expected = {
-        "level": (96, 64, 12, 24),  # the clip has no more than this
-        "canonical": (512, 512, 4, 8),
-        "half-size": (48, 32, 12, 25),
-    }
-    assert facts == expected.get(name, (96, 64, 12, 25))
-
-
-def test_level_makes_the_container_facts_of_any_clip_the_same() -> None:
-    for width, height, fps in ((640, 360, 30.0), (512, 512, 8.0)):
-        steps, writer = condition("level", fps)
-        clip = np.zeros((40, height, width, 3), np.uint8)
-        assert apply(steps, clip, RNG).shape == (16, 256, 256, 3)
-        assert writer == Reencode("libx264", 23, fps=24)
-
-
-def test_an_unknown_condition_is_refused() -> None:
-    with pytest.raises(ValueError, match="sepia"):
-        condition("sepia", 25.0)
