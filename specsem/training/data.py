@@ -19,7 +19,7 @@ from rich.progress import track
 from torch.utils.data import Dataset
 
 from specsem.media import read_frames
-from specsem.training.distort import Resize, apply, random_distortions
+from specsem.training.distort import Resize, apply, keeps_place, random_distortions, scaling
 
 __all__ = ["CacheSpec", "CropCache", "Item", "balanced_weights", "build_cache", "read_manifest"]
 
@@ -168,11 +168,14 @@ def _one_life(
     start = int(rng.integers(0, total - (length - 1) * stride))
     frames_THWC = frames_THWC[start : start + (length - 1) * stride + 1 : stride]
 
-    side = int(rng.integers(256, 401)) if spec.crop_side else max(height, width)
-    region_h, region_w = min(side, height), min(side, width)
+    steps = random_distortions(rng)
+    region_h, region_w = height, width
+    if spec.crop_side:  # what is to be shrunk starts larger, as far as the clip goes
+        side, (down_y, down_x) = int(rng.integers(256, 401)), scaling(steps)
+        region_h, region_w = min(round(side / down_y), height), min(round(side / down_x), width)
     y, x = int(rng.integers(0, height - region_h + 1)), int(rng.integers(0, width - region_w + 1))
-    lived_THWC = apply(random_distortions(rng), frames_THWC[:, y : y + region_h, x : x + region_w], rng)
-    if rng.random() < 0.5:
+    lived_THWC = apply(steps, frames_THWC[:, y : y + region_h, x : x + region_w], rng)
+    if rng.random() < 0.5 or not keeps_place(steps):
         return lived_THWC, None, (0.0, 0.0, 1.0, 1.0)
     place = (x / width, y / height, (x + region_w) / width, (y + region_h) / height)
     return lived_THWC, frames_THWC[len(frames_THWC) // 2], place

@@ -6,6 +6,7 @@ Every distortion maps RGB frames to RGB frames, uint8 (T, H, W, C); T, H and W m
 """
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from av.video.reformatter import VideoReformatter
+from PIL import Image
 from torch.nn import functional as F
 
 from specsem.media._pixels import full_rgb
@@ -33,7 +35,9 @@ __all__ = [
     "Resize",
     "apply",
     "encode",
+    "keeps_place",
     "random_distortions",
+    "scaling",
 ]
 
 UInt8 = npt.NDArray[np.uint8]
@@ -53,6 +57,17 @@ def apply(steps: Sequence[Distortion], frames_THWC: UInt8, rng: np.random.Genera
     for step in steps:
         frames_THWC = step(frames_THWC, rng)
     return frames_THWC
+
+
+def scaling(steps: Sequence[Distortion]) -> tuple[float, float]:
+    """By how much the steps scale a height and a width, so that one can start with a region large enough."""
+    resizes = [step for step in steps if isinstance(step, Resize) and step.size is None]
+    return math.prod(r.factor for r in resizes), math.prod(r.factor * r.aspect for r in resizes)
+
+
+def keeps_place(steps: Sequence[Distortion]) -> bool:
+    """Whether a fraction of the sides means the same place in the picture before and after."""
+    return not any(isinstance(step, CentreCrop | Flip | Letterbox) for step in steps)
 
 
 _QUALITY: dict[str, Callable[[int], dict[str, str]]] = {
@@ -121,23 +136,36 @@ class Reencode:
             return np.stack([full_rgb(scaler, frame, Orientation()) for frame in source.decode(video=0)])
 
 
+_PILLOW = {"lanczos": Image.Resampling.LANCZOS, "hamming": Image.Resampling.HAMMING}
+
+
 @dataclass(frozen=True, slots=True)
 class Resize:
-    """By a factor, or to exactly ``size`` (height, width)."""
+    """By a factor, or to exactly ``size`` (height, width). ``linear`` is bilinear without a low-pass, as many
+    tools do it: shrinking aliases. ``aspect``: how much more the width is scaled than the height.
+    """
 
     factor: float = 0.5
     kernel: str = "bicubic"
     size: tuple[int, int] | None = None
+    aspect: float = 1.0
 
     def __call__(self, frames_THWC: UInt8, rng: np.random.Generator) -> UInt8:
         """See the class."""
         height, width = frames_THWC.shape[1:3]
-        size = self.size or (max(16, round(height * self.factor)), max(16, round(width * self.factor)))
-        x_TCHW = torch.from_numpy(frames_THWC).movedim(-1, 1).float()
+        across = self.factor * self.aspect
+        size = self.size or (max(16, round(height * self.factor)), max(16, round(width * across)))
+        if self.kernel in _PILLOW:
+            kernel = _PILLOW[self.kernel]
+            images = (Image.fromarray(frame_HWC) for frame_HWC in np.ascontiguousarray(frames_THWC))
+            return np.stack([np.asarray(image.resize(size[::-1], kernel)) for image in images])
+        x_TCHW = torch.from_numpy(np.ascontiguousarray(frames_THWC)).movedim(-1, 1).float()
         if self.kernel == "nearest":
             y_TCHW = F.interpolate(x_TCHW, size, mode="nearest-exact")
         elif self.kernel == "area":
             y_TCHW = F.interpolate(x_TCHW, size, mode="area")
+        elif self.kernel == "linear":
+            y_TCHW = F.interpolate(x_TCHW, size, mode="bilinear", align_corners=False)
         else:
             y_TCHW = F.interpolate(x_TCHW, size, mode=self.kernel, antialias=True, align_corners=False)
         return _to_uint8(y_TCHW)
