@@ -171,7 +171,7 @@ def _one_life(
     steps = random_distortions(rng)
     region_h, region_w = height, width
     if spec.crop_side:  # what is to be shrunk starts larger, as far as the clip goes
-        side, (down_y, down_x) = int(rng.integers(256, 401)), scaling(steps)
+        side, (down_y, down_x) = 16 * int(rng.integers(16, 26)), scaling(steps)  # whole macroblocks
         region_h, region_w = min(round(side / down_y), height), min(round(side / down_x), width)
     y, x = int(rng.integers(0, height - region_h + 1)), int(rng.integers(0, width - region_w + 1))
     lived_THWC = apply(steps, frames_THWC[:, y : y + region_h, x : x + region_w], rng)
