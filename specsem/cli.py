@@ -4,9 +4,10 @@ Exit codes: 0 done (``score``: every file was scored); 1 some file could not be 
 device, policy or setting that can't be used; 70 a defect of ours (``SPECSEM_DEBUG=1`` shows its trace);
 130 interrupted; 143 terminated.
 
-Three commands belong to packages that ``specsem`` must not import: the service lies above this package, and
-training beside it (design: imports run one way). They are named as strings in `COMMANDS_ELSEWHERE`, looked up
-when they are typed, and tests/test_project.py holds that this table is the only such place.
+Some commands belong to packages that ``specsem`` must not import: the service lies above this package, and
+training and evaluation beside it (design: imports run one way). They are named as strings in
+`COMMANDS_ELSEWHERE`, looked up when they are typed, and tests/test_project.py holds that this table is the
+only such place.
 """
 
 import contextlib
@@ -39,6 +40,7 @@ COMMANDS_ELSEWHERE = {
     "settings": "app.settings:Settings",
     "serve": "app.main:run",
     "train": "specsem.training.run:train",
+    "scaling": "specsem.evaluation.scaling_report:scaling",
 }
 
 EXIT_UNSCORED = 1
@@ -251,6 +253,40 @@ def train(
     """Train a model; resumes where it stopped. Writes weights, calibration, configuration and curves."""
     _require(config, *data, *([teacher] if teacher else []))
     _elsewhere("train")(config, data, out, teacher=teacher, device=device.value, processes=processes)
+
+
+@app.command(no_args_is_help=True)
+def scaling(
+    tables: Annotated[
+        list[Path], typer.Argument(metavar="TABLE...", help="CSV or Parquet files, or folders with some.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where scaling.json and scaling.svg go.")],
+    k: Annotated[
+        list[int] | None, typer.Option("--k", min=1, help="RBP_k for this k; repeat. [default: 1, 2, 5, 10]")
+    ] = None,
+    size_name: Annotated[str, typer.Option(metavar="TEXT", help="What size counts.")] = "training clips",
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[OUTCOME/]FIGURE=VALUE",
+            help="Forecast the size that reaches it: rbp_1=0.9, auc=0.99, error_entropy=0.2; repeat.",
+        ),
+    ] = None,
+    draws: Annotated[int, typer.Option(min=0, help="Bootstrap draws over samples; 0: none.")] = 1000,
+) -> None:
+    """Fit power laws to runs of several sizes: intervals, R^2, the size that a target asks for, a plot.
+
+    A table has a row a sample (clip, token): the column `size` of its run (clips, generators, weights), and
+    either `rank` (of the truth, 1 = top) and `probability` (of the truth), or `p_0` .. `p_<K-1>` and `truth`.
+
+    It may have `run` (else the file's name), `outcome` (each gets its own laws: attribution, detector), `rbe`
+    (0 = top; else rank - 1) and `group` (rows drawn together in the bootstrap: clips of one source).
+
+    Laws are of -log RBP_k (RBP_k: how often the truth is in the top k), of Error-Entropy and the other parts
+    of cross-entropy, and of 1 - AUC where there are two outcomes. At least three sizes are needed.
+    """
+    ks = {"ks": k} if k else {}
+    _elsewhere("scaling")(tables, out, size_name=size_name, targets=target or (), draws=draws, **ks)
 
 
 def _require(*files: Path) -> None:

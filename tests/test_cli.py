@@ -320,7 +320,7 @@ def test_a_reader_that_leaves_is_no_error_message(
 def test_version_and_help_without_torch() -> None:
     runner = CliRunner()
     assert runner.invoke(cli.app, ["--version"]).output == f"specsem {__version__}\n"
-    for command in ("score", "serve", "models", "bench", "train"):
+    for command in ("score", "serve", "models", "bench", "train", "scaling"):
         assert runner.invoke(cli.app, [command, "--help"]).exit_code == 0
     assert runner.invoke(cli.app, ["nonesuch"]).exit_code == 2
 

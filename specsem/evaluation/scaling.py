@@ -89,13 +89,14 @@ def error_entropy(rbe_N: Ints, score_N: Floats, weight_N: Floats | None = None) 
     """
     weight_N = np.ones(len(rbe_N)) if weight_N is None else weight_N
     drawn = weight_N > 0
-    weight_N = weight_N[drawn]
+    rbe_N, weight_N = rbe_N[drawn], weight_N[drawn]
     with np.errstate(divide="ignore"):
         log_score_N = np.log(score_N[drawn])
-    _, level_N = np.unique(rbe_N[drawn], return_inverse=True)
-    mass_E = np.bincount(level_N, weight_N)
+    mass = np.bincount(rbe_N, weight_N)
+    occurs = mass > 0
+    mass_E = mass[occurs]
     log_p_E = np.log(mass_E / mass_E.sum())
-    log_Q_E = np.bincount(level_N, weight_N * log_score_N) / mass_E  # of the geometric mean
+    log_Q_E = np.bincount(rbe_N, weight_N * log_score_N)[occurs] / mass_E  # of the geometric mean
     log_C = float(logsumexp(log_Q_E))
     p_E = np.exp(log_p_E)
     return ErrorEntropy(
