@@ -190,7 +190,7 @@ class Resize:
         for number, frame_HWC in enumerate(np.ascontiguousarray(frames_THWC)):  # one at a time: see _each
             x_1CHW = torch.from_numpy(frame_HWC).movedim(-1, 0)[None].float()
             y_1CHW = F.interpolate(x_1CHW, size, mode=mode, **options)
-            resized_THWC[number] = y_1CHW[0].round_().clamp_(0, 255).movedim(0, -1).numpy()
+            resized_THWC[number] = y_1CHW[0].round_().clamp_(0, 255).to(torch.uint8).movedim(0, -1).numpy()
         return resized_THWC
 
 
@@ -451,7 +451,9 @@ def random_distortions(rng: np.random.Generator) -> list[Distortion]:
         steps.append(_random_reencode(rng))
     if rng.random() < 0.09:  # downloaded and shared again
         if resize and rng.random() < 0.6:
-            steps.append(Resize(1 / resize.factor, _random_kernel(rng), aspect=1 / resize.aspect))
+            steps.append(
+                Resize(1 / resize.factor, _random_kernel(rng, 1 / resize.factor), aspect=1 / resize.aspect)
+            )
         steps.append(_random_reencode(rng))
     return steps
 
@@ -501,12 +503,13 @@ def _random_resize(rng: np.random.Generator) -> Resize:
         aspect = float(rng.choice([9 / 16, 2 / 3, 3 / 4, 4 / 3, 3 / 2, 16 / 9]))
     elif kind < 0.4:
         aspect = float(np.exp(rng.normal(0, 0.08)))
-    return Resize(factor * aspect**-0.5, _random_kernel(rng), aspect=aspect)
+    return Resize(factor * aspect**-0.5, _random_kernel(rng, factor), aspect=aspect)
 
 
-def _random_kernel(rng: np.random.Generator) -> str:
+def _random_kernel(rng: np.random.Generator, factor: float) -> str:
     kernels = ["bicubic", "bilinear", "linear", "lanczos", "area", "hamming", "nearest"]
-    return str(rng.choice(kernels, p=[0.3, 0.17, 0.13, 0.18, 0.14, 0.04, 0.04]))
+    kernel = str(rng.choice(kernels, p=[0.3, 0.17, 0.13, 0.18, 0.14, 0.04, 0.04]))
+    return "linear" if kernel == "area" and factor > 1 else kernel  # as the tools do that offer both
 
 
 def _screen_recording(rng: np.random.Generator) -> list[Distortion]:
