@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -133,18 +135,19 @@ def analyse(runs: Sequence[Run], ks: Sequence[int], *, draws: int = 1000, seed: 
     for f, key in enumerate(keys):
         value_M, draws_BM = value_MF[:, f], None if draws_BMF is None else draws_BMF[:, :, f]
         power, notes = None, []
+        left_out = int((~(np.isfinite(value_M) & (value_M > 0))).sum())
+        if left_out:
+            notes.append(f"{left_out} of {len(runs)} runs left out: {_why_left_out(key)} there")
         try:
             power = fit_power_law(size_M, value_M, draws_BM=draws_BM)
         except SpecSemError:
-            notes.append(f"no law, for fewer than {MIN_SIZES} sizes have a value above 0")
-        if left_out := power.left_out if power else int((~(value_M > 0)).sum()):
-            notes.append(f"{left_out} of {len(runs)} runs left out: {_why_left_out(key)} there")
+            notes.append("no law, for fewer than 3 sizes are left")
         if key.startswith("rbp_") and classes and int(key[4:]) * 4 > classes:
             notes.append(f"k isn't small beside {classes} outcomes")
         law = Law(
             key,
             value_M,
-            None if draws_BM is None else _interval(draws_BM),
+            None if draws_BM is None else _intervals(value_M, draws_BM),
             power,
             tuple(notes),
             fit_floor_law(size_M, value_M),
@@ -153,10 +156,15 @@ def analyse(runs: Sequence[Run], ks: Sequence[int], *, draws: int = 1000, seed: 
     return laws
 
 
-def _interval(draws_BM: Floats) -> Floats:
-    """Quantiles for 95% of each run's draws: (M, 2); NaN where they are infinite."""
-    with np.errstate(invalid="ignore"):
-        found: Floats = np.nanquantile(draws_BM, [0.025, 0.975], axis=0).T
+def _intervals(value_M: Floats, draws_BM: Floats) -> Floats:
+    """Quantiles for 95% of each run's draws: (M, 2); NaN where they are infinite.
+
+    Draws are scaled to have the value for their median: entropies of samples drawn anew are biased.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scale_M = value_M / np.nanmedian(draws_BM, axis=0)
+        scale_M = np.where(np.isfinite(scale_M) & (scale_M > 0), scale_M, 1.0)
+        found: Floats = np.nanquantile(draws_BM * scale_M, [0.025, 0.975], axis=0).T
     return found
 
 
@@ -254,7 +262,7 @@ def scaling(
 
 def _answer(law: Law, target: Target) -> Forecast:
     if law.power is None:
-        return Forecast(target.value, None, None, None, None, reason=law.notes[0])
+        return Forecast(target.value, None, None, None, None, reason="; ".join(law.notes))
     return forecast(law.power, target.value)
 
 
@@ -345,12 +353,10 @@ def _in_words(text: str, answer: Forecast, floor: FloorLaw | None, size_name: st
     low, high = (_count(end) for end in answer.interval)
     words = f"{figure} at about {_count(answer.size)} {size_name} (95%: {low} to {high})"
     if answer.extrapolation > 1:
-        words += f", {_count(answer.more)} more than the largest run; {answer.extrapolation:.3g} times"
-        words += " beyond the runs: an extrapolation."
+        words += f", {_count(answer.more)} more than the largest run, {_count(answer.extrapolation)} times"
+        words += " its size: an extrapolation."
     elif answer.extrapolation < 1:
-        words += (
-            f", {1 / max(answer.extrapolation, 1e-300):.3g} times below the smallest run: an extrapolation."
-        )
+        words += f", {answer.extrapolation:.2g} times the smallest run's: an extrapolation."
     else:
         words += ", within the sizes that were run."
     if floor is not None:
@@ -382,7 +388,7 @@ def plot(
     The format goes by the ending of ``path``. Left is what the runs get wrong, right cross-entropy in parts.
     """
     figure = Figure(figsize=(12, 4.5 * len(laws)), layout="constrained")
-    axes = figure.subplots(len(laws), 2, squeeze=False)
+    axes = figure.subplots(len(laws), 2, squeeze=False, sharex="row")
     for (outcome, found), (left, right) in zip(laws.items(), axes, strict=True):
         size_M = np.array([run.size for run in by_outcome[outcome]])
         wanted = {Target.parse(text).key: answer for text, answer in answers[outcome].items()}
@@ -394,10 +400,15 @@ def plot(
         right.set_title(f"{outcome}: cross-entropy and its parts")
         for ax in (left, right):
             ax.set(xscale="log", yscale="log", xlabel=size_name)
+            low, high = ax.get_xlim()
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,)))
+            ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+            ax.xaxis.set_minor_formatter(NullFormatter())
             ax.grid(which="both", alpha=0.2)
             ax.legend(fontsize="small")
         right.set_ylabel("nats")
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    with rc_context({"svg.hashsalt": "specsem"}):  # the same runs give the same file
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def _draw(ax: Axes, size_M: Floats, law: Law, colour: str, answer: Forecast | None) -> None:
@@ -422,8 +433,9 @@ def _draw(ax: Axes, size_M: Floats, law: Law, colour: str, answer: Forecast | No
     if answer is None or answer.size is None or answer.interval is None or answer.extrapolation is None:
         return
     if 1 / PLOTTED_REACH <= answer.extrapolation <= PLOTTED_REACH:
-        beyond = np.geomspace(law.power.size_range[answer.extrapolation > 1], answer.size, 50)
-        ax.plot(beyond, law.power.predict(beyond), "--", color=colour)
+        if answer.extrapolation != 1:
+            beyond = np.geomspace(law.power.size_range[answer.extrapolation > 1], answer.size, 50)
+            ax.plot(beyond, law.power.predict(beyond), "--", color=colour)
         spread = [
             [answer.size - answer.interval[0]],
             [min(answer.interval[1], 1e3 * answer.size) - answer.size],
