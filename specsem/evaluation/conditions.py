@@ -35,8 +35,10 @@ __all__ = ["CONDITIONS", "QUICK", "Condition", "condition", "materialise"]
 
 UInt8 = npt.NDArray[np.uint8]
 
-MAX_FRAMES = 256
-"""A longer clip is cut: ten seconds at 25 frames a second, more than all windows of a file see."""
+MAX_FRAMES = 128
+"""A longer clip is cut, as it must lie in memory: five seconds at 25 frames a second."""
+_CHUNK = 8
+"""Frames distorted at a time: their steps need several times the memory of the pixels."""
 _PRESETS = {"libx264": {"preset": "medium"}, "libx265": {"preset": "fast"}, "libsvtav1": {"preset": "8"}}
 """Slower than training's, as those who publish encode."""
 
@@ -63,8 +65,10 @@ class Condition:
     kind: Literal["headline", "codec", "size", "pixels", "time", "frame"]
     says: str
     """What was done to the clip, for people."""
-    steps: Callable[[float], Sequence[Distortion]] = lambda _fps: ()
-    """The steps for a clip of this many frames a second."""
+    look: tuple[Distortion, ...] = ()
+    """Steps that treat every frame for itself."""
+    pace: Callable[[float], Sequence[Distortion]] = lambda _fps: ()
+    """Steps before those, that choose frames of a clip of this many frames a second."""
     codec: str | None = "libx264"
     """None: the file as delivered, nothing is written."""
     quality: int = 18
@@ -76,7 +80,10 @@ class Condition:
         """The frames of a clip of this rate, treated and encoded into a file."""
         if self.codec is None:
             raise ValueError(f"condition {self.name!r} writes no file")
-        treated_THWC = apply(self.steps(fps), frames_THWC, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        frames_THWC = apply(self.pace(fps), frames_THWC, rng)
+        chunks = (frames_THWC[i : i + _CHUNK] for i in range(0, len(frames_THWC), _CHUNK))
+        treated_THWC = np.concatenate([apply(self.look, chunk_THWC, rng) for chunk_THWC in chunks])
         rate = self.fps or max(1, round(fps))
         with path.open("wb") as file:
             encode(
@@ -105,7 +112,7 @@ _ALL = (
         "headline",
         "the same container facts for every clip: centre 256x256 at native scale, 16 frames, 24 fps, "
         "x264 CRF 23",
-        lambda _fps: [CentreCrop(256, frames=16)],
+        pace=lambda _fps: [CentreCrop(256, frames=16)],
         quality=23,
         fps=24,
     ),
@@ -113,7 +120,8 @@ _ALL = (
         "canonical",
         "headline",
         "canonical re-encode: 8 fps, 512x512, x264 CRF 23, GOP 12",
-        lambda fps: [Resample(8 / fps), Resize(size=(512, 512))],
+        (Resize(size=(512, 512)),),
+        lambda fps: [Resample(8 / fps)],
         quality=23,
         fps=8,
         gop=12,
@@ -121,22 +129,22 @@ _ALL = (
     *map(_h264, (18, 23, 28, 36)),
     *map(_h265, (18, 23, 28)),
     Condition("av1", "codec", "SVT-AV1, CRF 35", codec="libsvtav1", quality=35),
-    Condition("jpeg", "codec", "every frame through Motion JPEG, quantiser 5", lambda _fps: [Jpeg(5)]),
-    Condition("half-size", "size", "half the width and height, bicubic", lambda _fps: [Resize(0.5)]),
-    Condition("double-size", "size", "twice the width and height, bicubic", lambda _fps: [Resize(2.0)]),
-    Condition("blur-0.5", "pixels", "Gaussian blur, sigma 0.5 px", lambda _fps: [Blur(0.5)]),
-    Condition("blur-1", "pixels", "Gaussian blur, sigma 1 px", lambda _fps: [Blur(1.0)]),
-    Condition("noise", "pixels", "Gaussian noise, sigma 4 of 255, new in each frame", lambda _fps: [Noise()]),
+    Condition("jpeg", "codec", "every frame through Motion JPEG, quantiser 5", (Jpeg(5),)),
+    Condition("half-size", "size", "half the width and height, bicubic", (Resize(0.5),)),
+    Condition("double-size", "size", "twice the width and height, bicubic", (Resize(2.0),)),
+    Condition("blur-0.5", "pixels", "Gaussian blur, sigma 0.5 px", (Blur(0.5),)),
+    Condition("blur-1", "pixels", "Gaussian blur, sigma 1 px", (Blur(1.0),)),
+    Condition("noise", "pixels", "Gaussian noise, sigma 4 of 255, new in each frame", (Noise(),)),
     Condition(
         "fps-24",
         "time",
         "to 8 frames a second, then each shown three times at 24",
-        lambda fps: [Resample(8 / fps), Resample(3.0)],
+        pace=lambda fps: [Resample(8 / fps), Resample(3.0)],
         fps=24,
     ),
-    Condition("crop", "frame", "the centre, 3/4 of each side", lambda _fps: [CentreShare(0.75)]),
-    Condition("flip", "frame", "left to right", lambda _fps: [Flip()]),
-    Condition("letterbox", "frame", "black bars, each 12% of the height", lambda _fps: [Letterbox()]),
+    Condition("crop", "frame", "the centre, 3/4 of each side", (CentreShare(0.75),)),
+    Condition("flip", "frame", "left to right", (Flip(),)),
+    Condition("letterbox", "frame", "black bars, each 12% of the height", (Letterbox(),)),
 )
 CONDITIONS: dict[str, Condition] = {c.name: c for c in _ALL}
 QUICK = ("as-is", "level", "canonical")

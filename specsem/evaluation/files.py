@@ -1,22 +1,53 @@
-"""Scores files under an evaluation condition through the product's own way: container, decoder, scorer."""
+"""What a model says of files under a condition, through the product's own way, and how that is kept.
 
+Scores are kept as JSON lines, a line for a file under a condition. Figures, calibrations and reports can be
+made again without scoring, and scores of cross-validation (each clip scored by the model of a fold that did
+not see it) are judged like those of one model. The fields of a line::
+
+    path       relative to the manifest          label      "real" | "generated"
+    sha256     of the clip, where known          source     generator, or camera source
+    group      generator family, or source       split      "train" | "val"
+    condition  see specsem.evaluation.conditions fold       whose model scored it; "" if not cross-validated
+    logit      mean over windows; null if none   error      code of a MediaError; "" if it was scored
+    file       FileFacts of what was really scored; null if it could not be read
+    windows    [{start_s, end_s, logit, motion, detail, features}]; features: float32, little-endian, base64
+"""
+
+import base64
+import json
 import tempfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from rich.console import Console
 from rich.progress import track
 
-from specsem.errors import MediaError
+from specsem.errors import MediaError, SpecSemError
 from specsem.evaluation.conditions import materialise
-from specsem.media import Clip, DecoderPool
+from specsem.media import Clip, DecoderPool, SamplePlan
 from specsem.scorer import Scorer, WindowScore
 from specsem.training.data import Item
 
-__all__ = ["FileScore", "score_items"]
+__all__ = ["FileFacts", "FileScore", "append_score", "read_scores", "score_items", "write_scores"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a file says of itself without a look at its pixels: what the leak audit may use."""
+
+    codec: str
+    width: int
+    height: int
+    fps: float
+    duration_s: float
+    n_frames: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +58,9 @@ class FileScore:
     condition: str
     windows: list[WindowScore]
     error: str = ""
+    file: FileFacts | None = None
+    fold: str = ""
+    """Whose model scored it in cross-validation: one that saw neither this family nor this source."""
 
     @property
     def logit(self) -> float:
@@ -35,25 +69,167 @@ class FileScore:
 
 
 def score_items(
-    items: Sequence[Item], name: str, *, scorer: Scorer, pool: DecoderPool, threads: int = 2
+    items: Sequence[Item],
+    name: str,
+    *,
+    scorer: Scorer,
+    pool: DecoderPool,
+    threads: int = 2,
+    workshop: Executor | None = None,
+    fold: str = "",
 ) -> Iterator[FileScore]:
-    """One score an item, in order. Files of a condition live in a temporary folder."""
+    """One score an item, in order, under the condition ``name``.
+
+    Files of a condition are made by ``threads`` threads, or by the processes of ``workshop``; they live in a
+    temporary folder until they are decoded. Few are in the works at a time: memory does not grow with items.
+    """
     with tempfile.TemporaryDirectory(prefix="specsem-") as folder, ThreadPoolExecutor(threads) as executor:
-        decode = partial(_decode, name=name, folder=Path(folder), scorer=scorer, pool=pool)
-        clips = executor.map(decode, items)
-        for item, clip in track(zip(items, clips, strict=True), name, len(items)):
-            if isinstance(clip, Clip):
-                yield FileScore(item, name, scorer.score_windows(clip.windows))
-            else:
-                yield FileScore(item, name, [], clip.code)
+        decode = partial(
+            _decode, name=name, folder=Path(folder), plan=scorer.plan, pool=pool, workshop=workshop
+        )
+        outcomes = _in_order(decode, items, executor, ahead=2 * threads)
+        console = Console(stderr=True)
+        try:
+            for item, (clip, facts) in track(
+                zip(items, outcomes, strict=True), name, len(items), console=console
+            ):
+                if isinstance(clip, Clip):
+                    windows = scorer.score_windows(clip.windows)
+                    yield FileScore(item, name, windows, file=facts, fold=fold)
+                else:
+                    yield FileScore(item, name, [], clip.code, fold=fold)
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)  # interrupted: what is begun may end, no more
 
 
-def _decode(item: Item, name: str, folder: Path, scorer: Scorer, pool: DecoderPool) -> Clip | MediaError:
-    path = materialise(item.path, name, folder)
+def write_scores(path: Path, scores: Iterable[FileScore]) -> None:
+    """Scores as JSON lines (module docstring); what was there is replaced."""
+    path.write_text("".join(_line(score) for score in scores), encoding="utf-8")
+
+
+def append_score(path: Path, score: FileScore) -> None:
+    """One more line. A run that is killed leaves all lines before."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(_line(score))
+
+
+def read_scores(*paths: Path, root: Path | None = None, partial_last: bool = False) -> list[FileScore]:
+    """The scores that files hold, as they were written.
+
+    Args:
+        root: Where clips lie: the manifest's folder; without it, the paths stay relative.
+        partial_last: A last line without its end, left by a kill, is passed over.
+
+    Raises:
+        SpecSemError: a line is no such record.
+    """
+    scores = []
+    for path in paths:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        if lines[-1] and partial_last:
+            lines.pop()
+        for number, line in enumerate(lines, start=1):
+            if not line:
+                continue
+            try:
+                scores.append(_read(json.loads(line), root or Path()))
+            except (KeyError, TypeError, ValueError) as error:
+                raise SpecSemError(f"Line {number} of {path} is no score.") from error
+    return scores
+
+
+def _line(score: FileScore) -> str:
+    item = score.item
+    row: dict[str, Any] = {
+        "path": item.facts.get("path", item.path.name),
+        "sha256": item.facts.get("sha256", ""),
+        "label": "generated" if item.generated else "real",
+        "source": item.source,
+        "group": item.group,
+        "split": item.split,
+        "condition": score.condition,
+        "fold": score.fold,
+        "logit": score.logit if score.windows else None,
+        "error": score.error,
+        "file": asdict(score.file) if score.file else None,
+        "windows": [
+            {
+                "start_s": w.start_s,
+                "end_s": w.end_s,
+                "logit": w.logit,
+                "motion": w.motion,
+                "detail": w.detail,
+                "features": base64.b64encode(w.features_D.astype("<f4").tobytes()).decode("ascii"),
+            }
+            for w in score.windows
+        ],
+    }
+    return json.dumps(row, allow_nan=False) + "\n"
+
+
+def _read(row: dict[str, Any], root: Path) -> FileScore:
+    item = Item(
+        path=root / row["path"],
+        generated={"generated": True, "real": False}[row["label"]],
+        source=row["source"],
+        group=row["group"],
+        split=row["split"],
+        facts={"path": row["path"], "sha256": row["sha256"]},
+    )
+    windows = [
+        WindowScore(
+            **{key: window[key] for key in ("start_s", "end_s", "logit", "motion", "detail")},
+            features_D=np.frombuffer(base64.b64decode(window["features"]), "<f4"),
+        )
+        for window in row["windows"]
+    ]
+    facts = FileFacts(**row["file"]) if row["file"] else None
+    return FileScore(item, row["condition"], windows, row["error"], facts, row["fold"])
+
+
+Outcome = tuple[Clip | MediaError, FileFacts | None]
+
+
+def _decode(
+    item: Item, *, name: str, folder: Path, plan: SamplePlan, pool: DecoderPool, workshop: Executor | None
+) -> Outcome:
+    path = item.path
     try:
-        return pool.decode(path, scorer.plan)
+        if workshop is None or name == "as-is":
+            path = materialise(item.path, name, folder)
+        else:
+            path = workshop.submit(materialise, item.path, name, folder).result()
+        clip = pool.decode(path, plan)
+        return clip, _facts(clip, path)
     except MediaError as error:
-        return error
+        return error, None
     finally:
         if path != item.path:
-            path.unlink()
+            path.unlink(missing_ok=True)
+
+
+def _facts(clip: Clip, path: Path) -> FileFacts:
+    info = clip.info
+    fps = info.fps or 0.0
+    return FileFacts(
+        codec=info.codec,
+        width=info.width,
+        height=info.height,
+        fps=round(fps, 3),
+        duration_s=round(info.duration_s, 3),
+        n_frames=round(info.duration_s * fps),
+        bytes=path.stat().st_size,
+    )
+
+
+def _in_order(
+    function: partial[Outcome], items: Sequence[Item], executor: Executor, *, ahead: int
+) -> Iterator[Outcome]:
+    """As ``executor.map``, but at most ``ahead`` outcomes wait to be fetched."""
+    waiting: deque[Future[Outcome]] = deque()
+    for item in items:
+        waiting.append(executor.submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
