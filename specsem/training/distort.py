@@ -118,7 +118,7 @@ def encode(
         stream.codec_context.thread_count = 1
         stream.codec_context.colorspace = _SMPTE170M  # said, so that large frames aren't read as BT.709
         stream.options = dict(_QUALITY[codec](quality) | (options or {}))
-        if codec == "libx264" and height % 16 and width % 16:
+        if codec == "libx264" and (height % 16 or width % 16):
             # There its macroblock tree reads memory that nobody wrote: equal frames gave unequal files.
             stream.options = stream.options | {"x264-params": "mbtree=0"}
         for number, frame_HWC in enumerate(frames_THWC):

@@ -252,7 +252,7 @@ def test_a_blended_rate_lies_between_its_frames() -> None:
 
 
 def test_equal_frames_make_equal_files_whatever_lay_in_memory() -> None:
-    """x264's macroblock tree read unwritten memory where neither side is whole macroblocks."""
+    """x264's macroblock tree read unwritten memory where a side is no multiple of 16."""
     clip = Resize(size=(88, 140))(CLIP, RNG)
     files = []
     for fill in range(12):
