@@ -287,15 +287,15 @@ def _as_json(runs: Sequence[Run], laws: Sequence[Law], answers: Mapping[str, For
             for law in laws
         },
         "forecasts": {
-            text: asdict(answer)
-            | {"size_with_floor": _size_with_floor(floors[Target.parse(text).key], answer.target)}
+            text: asdict(answer) | _with_floor(floors[Target.parse(text).key], answer.target)
             for text, answer in answers.items()
         },
     }
 
 
-def _size_with_floor(law: FloorLaw | None, target: float) -> float | None:
-    return None if law is None else law.size_for(target)
+def _with_floor(law: FloorLaw | None, target: float) -> dict[str, Any]:
+    """``size_with_floor`` is null where the values level off above the target, or don't level off."""
+    return {"levels_off": law is not None, "size_with_floor": law and law.size_for(target)}
 
 
 def _finite(value: Any) -> Any:

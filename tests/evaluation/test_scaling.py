@@ -423,3 +423,24 @@ def test_a_perfect_run_is_left_out_and_said(tmp_path: Path, capsys: pytest.Captu
     [outcome] = json.loads((tmp_path / "scaling.json").read_text(encoding="utf-8"))["outcomes"].values()
     assert outcome["laws"]["cross_entropy"]["values"][0] is None, "JSON has no infinity"
     assert outcome["laws"]["rbp_2"]["power_law"] is None
+
+
+def test_a_forecast_says_where_the_values_level_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("specsem.evaluation.scaling_report.plot", lambda *_: None)  # others draw
+    tables = []
+    for size in np.geomspace(100, 100_000, 8):
+        hits = round(5000 * math.exp(-(2 * size**-0.5 + 0.03)))
+        rank = np.repeat([1, 2], [hits, 5000 - hits])
+        file = tmp_path / f"{size:.0f}.csv"
+        tables.append(write(file, size=np.full(5000, size), rank=rank, probability=1 / (rank + 1)))
+    scaling(tables, tmp_path, ks=[1], targets=["rbp_1=0.98", "rbp_1=0.96"], draws=0)
+    shown = capsys.readouterr().out
+    assert "-log RBP_1: levels off at 0.0" in shown
+    assert "a law with a floor fits better and never meets it" in shown
+    assert "a law with a floor fits better and meets it at" in shown
+    [outcome] = json.loads((tmp_path / "scaling.json").read_text(encoding="utf-8"))["outcomes"].values()
+    never, once = outcome["forecasts"].values()
+    assert (never["levels_off"], never["size_with_floor"]) == (True, None)
+    assert once["size_with_floor"] == pytest.approx((2 / (-math.log(0.96) - 0.03)) ** 2, rel=0.2)
