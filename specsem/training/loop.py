@@ -1,12 +1,13 @@
 """``specsem train``: a plain PyTorch loop that runs on a CPU or a GPU unchanged, and resumes after a kill.
 
-Shape letters: B samples, T frames, N = 1 crop, S side of the crop, C colours.
+Shape letters: B samples, G groups, m members of a group, T frames, N = 1 crop, S side of the crop, C colours,
+D feature width.
 """
 
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,13 +16,17 @@ from typing import Any, cast
 import numpy as np
 import torch
 from rich.progress import MofNCompleteColumn, Progress, TextColumn
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, WeightedRandomSampler
+from torch.utils.tensorboard import SummaryWriter
 
 from specsem.model import SpecSemConfig, SpecSemNet
-from specsem.training.data import CacheSpec, CropCache, balanced_weights
+from specsem.training.aggregate import aggregate_risk, weights_any, weights_count
+from specsem.training.aligned import contrastive_loss
+from specsem.training.batches import Batch, Observed, Rows, augment, batches, held_out_rows
+from specsem.training.cache import CacheSpec, CropCache
 
 __all__ = ["TrainConfig", "fit"]
 
@@ -48,6 +53,25 @@ class TrainConfig:
     seed: int = 0
     mixed_precision: bool = True
     checkpoint_every_s: float = 60.0
+    aligned: float = 0.0
+    """Share of the generated half that are aligned fakes of the camera samples beside them (method, 2,
+    finding 2); the cache must hold twins."""
+    contrastive: float = 0.0
+    """Weight of the paired contrastive term (finding 6)."""
+    masks: float = 0.0
+    """Share of the samples that lose some of their frequencies."""
+    attribution: float = 0.0
+    """Weight of telling sources apart, by a linear head that is thrown away afterwards."""
+    observed: Observed = "labels"
+    """What is known of the labels (method, section 3)."""
+    group: int = 8
+    """Members of a group, where ``observed`` is not ``labels``."""
+    warm_up: float = 0.2
+    """Share of the steps before the model's own posterior weights the members of a group."""
+    validate_every: int = 0
+    """Steps between looks at the sources that are held out; 0: none."""
+    patience: int = 0
+    """Looks without a better AUC of unseen generators after which training stops; 0: it doesn't."""
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "TrainConfig":
@@ -65,29 +89,44 @@ class TrainConfig:
 @dataclass(slots=True)
 class _State:
     net: SpecSemNet
+    attribution: nn.Linear
     ema: AveragedModel
     optimiser: torch.optim.Optimizer
     step: int = 0
     log: list[dict[str, float]] = field(default_factory=list)
+    best_auc: float = 0.0
+    best_step: int = 0
+
+    @property
+    def averaged(self) -> SpecSemNet:
+        return cast("SpecSemNet", self.ema.module)
 
     def save(self, path: Path) -> None:
         payload = {
             "net": self.net.state_dict(),
+            "attribution": self.attribution.state_dict(),
             "ema": self.ema.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "log": self.log,
+            "best": (self.best_auc, self.best_step),
         }
-        partial = path.with_suffix(".partial")
-        torch.save(payload, partial)
-        partial.replace(path)  # a kill leaves the old one or the new one, never half of one
+        _replace(path, payload)
 
     def load(self, path: Path, device: torch.device) -> None:
         payload = torch.load(path, map_location=device, weights_only=True)
         self.net.load_state_dict(payload["net"])
+        self.attribution.load_state_dict(payload["attribution"])
         self.ema.load_state_dict(payload["ema"])
         self.optimiser.load_state_dict(payload["optimiser"])
         self.step, self.log = payload["step"], payload["log"]
+        self.best_auc, self.best_step = payload["best"]
+
+
+def _replace(path: Path, payload: Any) -> None:
+    partial = path.with_suffix(".partial")
+    torch.save(payload, partial)
+    partial.replace(path)  # a kill leaves the old one or the new one, never half of one
 
 
 def fit(
@@ -96,6 +135,8 @@ def fit(
     members: Sequence[int],
     out: Path,
     *,
+    held_out: Sequence[int] = (),
+    zoos: Set[int] | None = None,
     tower: dict[str, Tensor] | None = None,
     start: dict[str, Tensor] | None = None,
     device: str = "cpu",
@@ -105,12 +146,84 @@ def fit(
     """Train on the cached samples of these items; returns the averaged (EMA) network.
 
     ``cache`` may be a function that makes it: then a finished run needs none.
+    ``held_out``: items of other generators and cameras, for ``validate_every``; with ``patience`` the best of
+    them is returned. ``zoos``: whose aligned fakes may be used; none: all.
     ``tower``: weights of the semantic tower, which stay as they are. ``start``: weights of an earlier stage;
     what it lacks (gates) or doesn't share stays as initialised. ``out`` receives ``last.pt`` (resumed
-    from when it is there) and ``log.jsonl``.
+    from when it is there), ``best.pt``, ``log.jsonl`` and TensorBoard's events.
     """
-    torch.manual_seed(config.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    finished = out / "final.pt"
+    net = _begin(config, tower, start)
+    if finished.exists():
+        net.load_state_dict(torch.load(finished, map_location="cpu", weights_only=True))
+        return net.to(device).eval()
+    cache = cache if isinstance(cache, CropCache) else cache()
+    rows = Rows(
+        cache,
+        members,
+        batch=config.batch,
+        observed=config.observed,
+        group=config.group,
+        aligned=config.aligned,
+        zoos=zoos,
+        seed=config.seed,
+    )
     place = torch.device(device)
+    state = _ready(net, rows.class_count, config, place)
+    checkpoint = out / "last.pt"
+    if checkpoint.exists():
+        state.load(checkpoint, place)
+
+    state.net.train()
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
+    saved = time.monotonic()
+    with (
+        SummaryWriter(str(out / "tensorboard"), purge_step=state.step) as board,
+        Progress(*columns, disable=not progress) as bar,
+    ):
+        task = bar.add_task(out.name, total=config.steps, completed=state.step, loss="")
+        for batch in batches(rows, range(state.step, config.steps), workers=workers):
+            for group in state.optimiser.param_groups:
+                group["lr"] = config.learning_rate * _schedule(state.step / config.steps)
+            parts = _step(state, batch, config, place)
+            state.step += 1
+            if state.step % 20 == 0:
+                state.log.append({"step": state.step, **parts})
+                for name, value in parts.items():
+                    board.add_scalar(f"train/{name}", value, state.step)
+                board.add_scalar("train/learning_rate", state.optimiser.param_groups[0]["lr"], state.step)
+            recent = np.mean([entry["loss"] for entry in state.log[-10:]] or [parts["loss"]])
+            bar.update(task, advance=1, loss=f"loss {recent:.3f}")
+            if held_out and config.validate_every and state.step % config.validate_every == 0:
+                auc = _validate(state, cache, held_out, config, place)
+                board.add_scalar("held out/auc", auc, state.step)
+                state.log.append({"step": state.step, "loss": parts["loss"], "held_out_auc": auc})
+                if auc > state.best_auc:
+                    state.best_auc, state.best_step = auc, state.step
+                    _replace(out / "best.pt", state.averaged.state_dict())
+                elif (
+                    config.patience
+                    and state.step - state.best_step >= config.patience * config.validate_every
+                ):
+                    break
+            if time.monotonic() - saved > config.checkpoint_every_s:
+                state.save(checkpoint)
+                saved = time.monotonic()
+    state.save(checkpoint)
+    lines = [json.dumps(entry) for entry in state.log]
+    (out / "log.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    averaged = state.averaged
+    if config.patience and (out / "best.pt").exists():
+        averaged.load_state_dict(torch.load(out / "best.pt", map_location=place, weights_only=True))
+    _replace(finished, averaged.state_dict())
+    return averaged.eval()
+
+
+def _begin(
+    config: TrainConfig, tower: dict[str, Tensor] | None, start: dict[str, Tensor] | None
+) -> SpecSemNet:
+    torch.manual_seed(config.seed)
     net = SpecSemNet(config.model)
     if start is not None:
         mine = net.state_dict()
@@ -123,98 +236,89 @@ def fit(
     if config.train_only:
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(name.startswith(config.train_only))
+    return net
+
+
+def _ready(net: SpecSemNet, classes: int, config: TrainConfig, place: torch.device) -> _State:
     net = net.to(place).to(memory_format=torch.channels_last)
-    state = _State(
+    attribution = nn.Linear(net.head.in_features, classes).to(place)
+    ema = AveragedModel(
         net,
-        AveragedModel(
-            net,
-            multi_avg_fn=get_ema_multi_avg_fn(config.ema),  # type: ignore[no-untyped-call]
-            use_buffers=True,
-        ),
-        torch.optim.AdamW(_decay_groups(net, config.weight_decay), lr=config.learning_rate),
+        multi_avg_fn=get_ema_multi_avg_fn(config.ema),  # type: ignore[no-untyped-call]
+        use_buffers=True,
     )
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / "last.pt"
-    if checkpoint.exists():
-        state.load(checkpoint, place)
-
-    net.train()
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
-    saved = time.monotonic()
-    with Progress(*columns, disable=not progress) as bar:
-        task = bar.add_task(out.name, total=config.steps, completed=state.step, loss="")
-        for batch in _batches(config, cache, members, state.step, workers):
-            for group in state.optimiser.param_groups:
-                group["lr"] = config.learning_rate * _schedule(state.step / config.steps)
-            loss = _step(state, batch, config, place)
-            state.step += 1
-            if state.step % 20 == 0:
-                state.log.append({"step": state.step, "loss": loss})
-            recent = np.mean([entry["loss"] for entry in state.log[-10:]] or [loss])
-            bar.update(task, advance=1, loss=f"loss {recent:.3f}")
-            if time.monotonic() - saved > config.checkpoint_every_s:
-                state.save(checkpoint)
-                saved = time.monotonic()
-    state.save(checkpoint)
-    lines = [json.dumps(entry) for entry in state.log]
-    (out / "log.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    averaged = state.ema.module
-    return cast("SpecSemNet", averaged.eval())
+    groups = _decay_groups(net, config.weight_decay)
+    if config.attribution:
+        groups += _decay_groups(attribution, config.weight_decay)
+    return _State(net, attribution, ema, torch.optim.AdamW(groups, lr=config.learning_rate))
 
 
-def _step(state: _State, batch: dict[str, Tensor], config: TrainConfig, place: torch.device) -> float:
-    crops_BTNSSC, box_BN4 = _augment(batch["crops"], batch["box"], config.crop_side, config.frames)
-    frame_BTHWC = batch["frames"]
+def _step(state: _State, batch: Batch, config: TrainConfig, place: torch.device) -> dict[str, float]:
+    """One step; the parts of its loss."""
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
+    crops_BTNSSC, box_BN4 = augment(
+        batch, side=config.crop_side, frames=config.frames, masks=config.masks, generator=generator
+    )
     label_B = batch["label"].to(place)
-    target_B = label_B * (1 - config.label_smoothing) + config.label_smoothing / 2
     with _precision(place, config.mixed_precision):
-        logit_B = state.net(crops_BTNSSC.to(place), frame_BTHWC.to(place), box_BN4.to(place))
-    loss = F.binary_cross_entropy_with_logits(logit_B.float(), target_B)
+        features_BD = state.net.features(crops_BTNSSC.to(place), batch["frames"].to(place), box_BN4.to(place))
+        dropped_BD = state.net.drop(features_BD)
+        logit_B = state.net.head(dropped_BD).squeeze(-1).float()
+        source_BK = state.attribution(dropped_BD).float() if config.attribution else None
+    parts = {"loss": _label_loss(logit_B, label_B, config, state.step / config.steps)}
+    if source_BK is not None:
+        parts["attribution"] = F.cross_entropy(source_BK, batch["source"].to(place))
+    if config.contrastive:
+        parts["contrastive"] = contrastive_loss(features_BD, label_B, batch["pair"].to(place))
+    total = parts["loss"]
+    for name in ("attribution", "contrastive"):
+        if name in parts:
+            total = total + getattr(config, name) * parts[name]
     state.optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    total.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.net.parameters(), config.gradient_clip)
     state.optimiser.step()
     state.ema.update_parameters(state.net)
-    return float(loss.detach())
+    return {name: float(part.detach()) for name, part in parts.items()}
 
 
-def _augment(crops_BTSSC: Tensor, box_B4: Tensor, side: int, frames: int) -> tuple[Tensor, Tensor]:
-    """A random crop, flip and run of each sample: (B, T, 1, side, side, C), and its boxes (B, 1, 4)."""
-    full = crops_BTSSC.shape[2]
-    crops, boxes = [], []
-    for crop_TSSC, box in zip(crops_BTSSC, box_B4, strict=True):
-        y, x = (int(v) for v in torch.randint(0, full - side + 1, (2,)))
-        first = int(torch.randint(0, len(crop_TSSC) - frames + 1, ()))
-        part = crop_TSSC[first : first + frames, y : y + side, x : x + side]
-        x0, y0, x1, y1 = box
-        w, h = (x1 - x0) / full, (y1 - y0) / full
-        place = torch.stack([x0 + w * x, y0 + h * y, x0 + w * (x + side), y0 + h * (y + side)])
-        if torch.rand(()) < 0.5:  # the box is mirrored too, so that the gate looks at the same things
-            part, place = part.flip(2), place[[2, 1, 0, 3]]
-        crops.append(part)
-        boxes.append(place)
-    return torch.stack(crops)[:, :, None], torch.stack(boxes)[:, None]
+def _label_loss(logit_B: Tensor, label_B: Tensor, config: TrainConfig, done: float) -> Tensor:
+    """Cross-entropy with what is known of the labels."""
+    smoothing = config.label_smoothing
+    if config.observed == "labels":
+        target_B = label_B * (1 - smoothing) + smoothing / 2
+        return F.binary_cross_entropy_with_logits(logit_B, target_B)
+    logit_Gm, label_Gm = logit_B.reshape(-1, config.group), label_B.reshape(-1, config.group)
+    count_G = label_Gm.sum(-1)
+    if config.observed == "mean" or done < config.warm_up:  # the naive loss, of what the group tells
+        told_G = (count_G > 0).float() if config.observed == "any" else count_G / config.group
+        return F.binary_cross_entropy_with_logits(logit_Gm, told_G[:, None].expand_as(logit_Gm))
+    weights = (
+        weights_any(logit_Gm, count_G > 0)
+        if config.observed == "any"
+        else weights_count(logit_Gm, count_G.long())
+    )
+    w_GmK = weights.w_GmK.to(logit_Gm.dtype)
+    return aggregate_risk(torch.stack([F.softplus(logit_Gm), F.softplus(-logit_Gm)], dim=-1), w_GmK)
 
 
-def _batches(
-    config: TrainConfig,
-    cache: CropCache | Callable[[], CropCache],
-    members: Sequence[int],
-    first: int,
-    workers: int,
-) -> Iterator[dict[str, Tensor]]:
-    """The remaining batches. Items are drawn with balanced odds, then one of their cached samples."""
-    if first >= config.steps:
-        return
-    cache = cache if isinstance(cache, CropCache) else cache()
-    weights = balanced_weights([cache.items[i] for i in members])
-    per_item = len(cache.rows_of(0))
-    generator = torch.Generator().manual_seed(config.seed * 100_003 + first)
-    rows = [row for i in members for row in cache.rows_of(i)]
-    count = (config.steps - first) * config.batch
-    sampler = WeightedRandomSampler(np.repeat(weights, per_item).tolist(), count, True, generator)
-    subset: torch.utils.data.Dataset[dict[str, Tensor]] = torch.utils.data.Subset(cache, rows)
-    yield from DataLoader(subset, config.batch, sampler=sampler, num_workers=workers)
+@torch.no_grad()
+def _validate(
+    state: _State, cache: CropCache, held_out: Sequence[int], config: TrainConfig, place: torch.device
+) -> float:
+    """AUC of the averaged network on clips of sources that it never saw: a mean logit each."""
+    net = state.averaged.eval()
+    rows = held_out_rows(cache, held_out)
+    logits = []
+    for samples in rows:
+        batch = [cache[row] for row in samples]
+        crops, frames, boxes = (torch.stack([s[key] for s in batch]) for key in ("crops", "frames", "box"))
+        with _precision(place, config.mixed_precision):
+            logit_B = net(
+                crops[:, : config.frames, None].to(place), frames.to(place), boxes[:, None].to(place)
+            )
+        logits.append(float(logit_B.float().mean()))
+    return float(roc_auc_score([cache.items[i].generated for i in held_out], logits))
 
 
 def _schedule(done: float) -> float:

@@ -24,8 +24,9 @@ from specsem.registry import read_model
 from specsem.result import Threshold
 from specsem.scorer import Scorer
 from specsem.semantic import build_tower, load_clip_tower
+from specsem.training.cache import build_cache
 from specsem.training.calibrate import calibrate
-from specsem.training.data import Item, build_cache, read_manifest
+from specsem.training.data import Item, read_manifest
 from specsem.training.distill import distill, load_teacher, make_views
 from specsem.training.export import write_model
 from specsem.training.loop import TrainConfig, fit

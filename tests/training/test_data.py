@@ -1,13 +1,12 @@
-"""Manifests, the cache of crops, and balanced odds."""
+"""Manifests, folds, and balanced odds."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from specsem.training.data import CacheSpec, Item, balanced_weights, build_cache, read_manifest
-
-SPEC = CacheSpec(variants=2, draws=2, crop_side=48, frame_side=16)
+from specsem.errors import SpecSemError
+from specsem.training.data import Item, assign_folds, balanced_weights, read_manifest
 
 
 def item(generated: bool, source: str) -> Item:
@@ -28,46 +27,53 @@ def test_lines_of_aggregate_observations_are_left_to_others(tmp_path: Path) -> N
     assert read_manifest(manifest) == []
 
 
-def test_the_cache_is_made_once_and_the_same_again_elsewhere(drawn_pack: Path, tmp_path: Path) -> None:
-    items = read_manifest(drawn_pack, split="train")[:3]
-    first = build_cache(items, SPEC, tmp_path / "a")
-    assert len(first) == 3 * 4
-    sample = first[5]
-    assert sample["crops"].shape == (8, 48, 48, 3)
-    assert sample["frames"].shape == (1, 16, 16, 3)
-    x0, y0, x1, y1 = sample["box"].tolist()
-    assert x0 < x1
-    assert y0 < y1
-    assert sample["label"] == float(items[1].generated)
-    assert np.asarray(first.crops_MTSSC).std() > 5
-
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "a").rglob("*.u8")}
-    build_cache(items, SPEC, tmp_path / "a")
-    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "a").rglob("*.u8")}
-
-    again = build_cache(items, SPEC, tmp_path / "b")
-    # The first x264 encode of a process differs from later ones by some levels in some frames (seen with PyAV
-    # 18.1): equal lives, nearly equal pixels.
-    difference = np.abs(first.crops_MTSSC.astype(np.int16) - again.crops_MTSSC)
-    assert difference.mean() < 0.5
-    np.testing.assert_array_equal(first.boxes_M4, again.boxes_M4)
-    side_by_side = build_cache(items, SPEC, tmp_path / "c", processes=2)
-    np.testing.assert_array_equal(first.boxes_M4, side_by_side.boxes_M4)
-
-
-def test_another_specification_is_another_cache(drawn_pack: Path, tmp_path: Path) -> None:
-    items = read_manifest(drawn_pack, split="train")[:1]
-    for spec in (SPEC, CacheSpec(variants=1, draws=1, crop_side=0, whole_frames=8, frame_side=32)):
-        build_cache(items, spec, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
-    tower = build_cache(items, spec, tmp_path)[0]
-    assert tower["frames"].shape == (8, 32, 32, 3)
-    assert tower["crops"].shape == (8, 0, 0, 3)
-
-
 def test_classes_are_drawn_alike_and_large_sources_less_than_by_their_size() -> None:
     items = [item(True, "big")] * 16 + [item(True, "small")] + [item(False, "camera")] * 2
     odds = balanced_weights(items)
     assert odds.sum() == pytest.approx(1)
     assert odds[:17].sum() == pytest.approx(0.5)
     assert odds[:16].sum() / odds[16] == pytest.approx(4)
+
+
+def test_a_manifest_of_less_weight_is_drawn_less(drawn_pack: Path) -> None:
+    items = read_manifest(drawn_pack, drawn_pack, split="train", weights=[1.0, 0.25])
+    odds = balanced_weights(items)
+    assert odds[:12].sum() / odds[12:].sum() == pytest.approx(4)
+    with pytest.raises(SpecSemError, match="as many weights"):
+        read_manifest(drawn_pack, weights=[1.0, 2.0])
+
+
+def test_folds_share_no_group_and_hold_their_share_of_both_labels() -> None:
+    rng = np.random.default_rng(0)
+    items = [item(bool(n % 2), f"{n % 2}-{rng.integers(20)}") for n in range(400)]
+    fold = assign_folds(items, 4)
+    for key in {(i.generated, i.group) for i in items}:
+        assert len({f for i, f in zip(items, fold, strict=True) if (i.generated, i.group) == key}) == 1
+    for generated in (True, False):
+        sizes = np.bincount(fold[[i.generated is generated for i in items]], minlength=4)
+        assert sizes.min() > 35
+    assert (fold == assign_folds(items, 4)).all()
+    assert (fold != assign_folds(items, 4, seed=1)).any()
+
+
+def test_as_many_folds_as_families_leave_one_generator_out(drawn_pack: Path) -> None:
+    items = read_manifest(drawn_pack)
+    families = {i.group for i in items if i.generated}
+    fold = assign_folds(items, len(families))
+    for number in range(len(families)):
+        assert len({i.group for i, f in zip(items, fold, strict=True) if i.generated and f == number}) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("not JSON", "line 1: no JSON"),
+        ("[1]", "no JSON object"),
+        ('{"path": "a.mp4", "label": "real"}', "without source"),
+        ('{"path": "a.mp4", "label": "fake", "source": "x"}', "'fake'"),
+    ],
+)
+def test_a_line_that_is_no_item_is_named(tmp_path: Path, line: str, says: str) -> None:
+    (tmp_path / "m.jsonl").write_text(line + "\n")
+    with pytest.raises(SpecSemError, match=says):
+        read_manifest(tmp_path / "m.jsonl")

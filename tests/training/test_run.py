@@ -13,7 +13,8 @@ from specsem.evaluation.metrics import summary
 from specsem.model import SpecSemConfig, SpecSemNet, TowerConfig
 from specsem.registry import read_model
 from specsem.scorer import Scorer
-from specsem.training.data import CacheSpec, build_cache, read_manifest
+from specsem.training.cache import CacheSpec, build_cache
+from specsem.training.data import read_manifest
 from specsem.training.loop import TrainConfig, fit
 from specsem.training.run import Recipe, judge, train
 
