@@ -40,6 +40,7 @@ COMMANDS_ELSEWHERE = {
     "settings": "app.settings:Settings",
     "serve": "app.main:run",
     "train": "specsem.training.run:train",
+    "evaluate": "specsem.evaluation.run:evaluate",
     "scaling": "specsem.evaluation.scaling_report:scaling",
 }
 
@@ -63,6 +64,14 @@ class Device(StrEnum):
     AUTO = "auto"
     CPU = "cpu"
     CUDA = "cuda"
+
+
+class Split(StrEnum):
+    """Which clips of a manifest."""
+
+    VAL = "val"
+    TRAIN = "train"
+    ALL = "all"
 
 
 ModelOption = Annotated[str, typer.Option("--model", metavar="NAME", help="One of `specsem models`.")]
@@ -222,7 +231,9 @@ def bench(
 
 
 class _ManyValues(TyperCommand):
-    """``--data a b`` is ``--data a --data b``."""
+    """``--data a b`` is ``--data a --data b``, and so for the others that take many."""
+
+    many = frozenset({"--data", "--conditions", "--scores"})
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As click asks for it, with the option repeated before each of its values."""
@@ -231,7 +242,7 @@ class _ManyValues(TyperCommand):
         for arg in args:
             if arg.startswith("-"):
                 option = arg
-            elif option == "--data" and spread[-1] != option:
+            elif option in self.many and spread[-1] != option:
                 spread.append(option)
             spread.append(arg)
         return super().parse_args(ctx, spread)
@@ -253,6 +264,48 @@ def train(
     """Train a model; resumes where it stopped. Writes weights, calibration, configuration and curves."""
     _require(config, *data, *([teacher] if teacher else []))
     _elsewhere("train")(config, data, out, teacher=teacher, device=device.value, processes=processes)
+
+
+@app.command(cls=_ManyValues, no_args_is_help=True)
+def evaluate(
+    data: Annotated[
+        list[Path], typer.Option(metavar="MANIFEST...", help="One or more manifests (JSON lines).")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where it writes, and resumes from.")],
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="One of `specsem models`, or a folder that `train` wrote.")
+    ] = DEFAULT_MODEL,
+    split: Annotated[Split, typer.Option(help="Which clips of the manifests.")] = Split.VAL,
+    conditions: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME...", help="Some of the conditions, e.g. as-is level. [default: all]"),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Only as-is, level and canonical.")] = False,
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE...", help="Judge saved scores (scores.jsonl) instead of scoring."),
+    ] = None,
+    device: DeviceOption = Device.AUTO,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that prepare the clips.")] = 2,
+) -> None:
+    """Judge a model: every figure and plot with its leak audit, as report.html and report.json.
+
+    Scored clips are kept in the folder and not scored again, unless the model or a manifest has changed.
+    """
+    _require(*data, *(scores or ()))
+    with _terminable():
+        _elsewhere("evaluate")(
+            data,
+            out,
+            model=model,
+            split=split.value,
+            conditions=conditions or (),
+            quick=quick,
+            scores=scores or (),
+            device=device.value,
+            processes=processes,
+        )
+    typer.echo(f"Wrote {out / 'report.html'} and report.json.", err=True)
 
 
 @app.command(no_args_is_help=True)

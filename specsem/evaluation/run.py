@@ -1,0 +1,208 @@
+"""``specsem evaluate``: from manifests and a model, or from saved scores, to report.json and report.html.
+
+What was scored is kept in the output folder, a file a condition in a folder named by the model's and the
+manifests' checksums, and is not scored again: a run that was stopped goes on where it was.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import shlex
+import signal
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from specsem.calibration import Calibration
+from specsem.errors import SpecSemError
+from specsem.evaluation.conditions import CONDITIONS, QUICK, condition
+from specsem.evaluation.files import FileScore, append_score, read_scores, score_items, write_scores
+from specsem.evaluation.report import build, page
+from specsem.evaluation.tables import Calibrations, cross_fitted
+from specsem.media import DecoderPool
+from specsem.registry import DEFAULT_MODEL, ModelRecord, get_model, read_model
+from specsem.scorer import Scorer
+from specsem.training.calibrate import calibrate
+from specsem.training.data import Item, read_manifest
+from specsem.training.run import CALIBRATION_CONDITIONS
+
+__all__ = ["evaluate", "score_conditions"]
+
+_SCORES_VERSION = 1
+"""Part of the name under which scores are kept: to be raised when conditions or the scoring change."""
+
+
+def evaluate(
+    data: Sequence[Path],
+    out: Path,
+    *,
+    model: str = DEFAULT_MODEL,
+    split: str = "val",
+    conditions: Sequence[str] = (),
+    quick: bool = False,
+    scores: Sequence[Path] = (),
+    device: str = "auto",
+    processes: int = 2,
+    rounds: int = 1000,
+) -> dict[str, Any]:
+    """Judge a model on manifests: ``report.json``, ``report.html`` and ``scores.jsonl`` in ``out``.
+
+    Args:
+        data: Manifests; with ``scores`` they say where the clips lie.
+        out: Made if it isn't there; scoring resumes in it.
+        model: A registered model, or a folder that ``specsem train`` wrote.
+        split: ``train``, ``val`` or ``all``.
+        conditions: Names of ``specsem.evaluation.conditions``; empty: all that there are.
+        quick: Only the conditions that headlines need, where none are named.
+        scores: Saved scores to judge instead of scoring. Where they are of several folds, thresholds are
+            cross-fitted: each fold's clips are judged by what the other folds give.
+        device: auto, cpu or cuda.
+        processes: That make the files of conditions and decode them.
+        rounds: Of the bootstrap.
+
+    Returns:
+        The report (``specsem.evaluation.report``).
+
+    Raises:
+        SpecSemError: an unknown model, condition or split, or nothing to judge.
+    """
+    try:
+        names = [condition(name).name for name in conditions or (QUICK if quick else ())]
+    except ValueError as error:
+        raise SpecSemError(str(error)) from error
+    record = read_model(Path(model)) if (Path(model) / "model.json").is_file() else get_model(model)
+    items = read_manifest(*data, split=None if split == "all" else split)
+    if {item.generated for item in items} != {True, False}:
+        raise SpecSemError(f"Split {split!r} of the manifests must hold clips of both labels.")
+    out.mkdir(parents=True, exist_ok=True)
+    if scores:
+        judged = _saved(scores, items, names)
+    else:
+        folder = out / "scores" / _identity(record, data)
+        judged = score_conditions(
+            items, names or list(CONDITIONS), folder, model=record, device=device, processes=processes
+        )
+    calibration = _calibration(judged, record)
+    report = build(
+        judged,
+        calibration,
+        model=record,
+        manifests=data,
+        split=split,
+        command=_command(data, model, split, names, scores),
+        rounds=rounds,
+    )
+    if not report["conditions"]:
+        raise SpecSemError("Under no condition could clips of both labels be scored.")
+    write_scores(out / "scores.jsonl", judged)
+    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
+    (out / "report.json").write_text(text, encoding="utf-8")
+    (out / "report.html").write_text(page(report, judged), encoding="utf-8")
+    return report
+
+
+def score_conditions(
+    items: Sequence[Item],
+    conditions: Sequence[str],
+    folder: Path,
+    *,
+    model: ModelRecord,
+    device: str = "auto",
+    processes: int = 1,
+) -> list[FileScore]:
+    """Score items under conditions; a condition's scores are kept in ``folder``, item by item, and reused."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scores: list[FileScore] = []
+    with ExitStack() as stack:
+        scorer: Scorer | None = None
+        for name in conditions:
+            path = folder / f"{name}.jsonl"
+            kept = _kept(path, items)
+            missing = [item for item in items if _key(item) not in kept]
+            if missing and scorer is None:  # nothing is loaded or started for what is there already
+                scorer = Scorer(model, device=device)
+                pool = stack.enter_context(DecoderPool(workers=max(1, processes)))
+                workshop = stack.enter_context(_workshop(processes)) if processes > 1 else None
+            if missing and scorer is not None:
+                for score in score_items(
+                    missing, name, scorer=scorer, pool=pool, threads=processes, workshop=workshop
+                ):
+                    append_score(path, score)
+                    kept[_key(score.item)] = score
+            scores += [kept[_key(item)] for item in items]
+    return scores
+
+
+def _saved(paths: Sequence[Path], items: Sequence[Item], names: Sequence[str]) -> list[FileScore]:
+    """Saved scores of these items, in the order of the known conditions."""
+    by_key = {_key(item): item for item in items}
+    found = [
+        s for s in read_scores(*paths) if _key(s.item) in by_key and s.condition in (names or [s.condition])
+    ]
+    if not found:
+        raise SpecSemError("The saved scores hold no clip of these manifests and this split.")
+    order = {name: place for place, name in enumerate(CONDITIONS)}
+    found.sort(key=lambda s: order.get(s.condition, len(order)))
+    return [replace(s, item=by_key[_key(s.item)]) for s in found]
+
+
+def _calibration(scores: Sequence[FileScore], model: ModelRecord) -> Calibration | Calibrations:
+    """The model's own; cross-fitted for scores of several folds."""
+    if len({s.fold for s in scores}) < 2:
+        return Calibration.load(model.folder)
+
+    def fit(others: Sequence[FileScore]) -> Calibration:
+        calibrated = [s for s in others if s.condition in CALIBRATION_CONDITIONS]
+        return calibrate(calibrated or others)
+
+    return cross_fitted(scores, fit)
+
+
+def _identity(model: ModelRecord, data: Sequence[Path]) -> str:
+    """What scores depend on, as a folder's name."""
+    parts = [str(_SCORES_VERSION), model.sha256, json.dumps(model.config, sort_keys=True)]
+    parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in data]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _command(
+    data: Sequence[Path], model: str, split: str, conditions: Sequence[str], scores: Sequence[Path]
+) -> str:
+    """How this report is made again; folders are left out, they are nobody's business."""
+    words = ["specsem", "evaluate", "--data", *(path.name for path in data), "--model", Path(model).name]
+    words += ["--split", split]
+    words += ["--conditions", *conditions] if conditions else []
+    words += ["--scores", *(path.name for path in scores)] if scores else []
+    return shlex.join([*words, "--out", "DIR"])
+
+
+def _kept(path: Path, items: Sequence[Item]) -> dict[str, FileScore]:
+    """What was scored before; a last line that a kill has torn is cut off, for more will be appended."""
+    if not path.exists():
+        return {}
+    scores = read_scores(path, partial_last=True)
+    write_scores(path, scores)
+    by_key = {_key(item): item for item in items}
+    return {_key(s.item): replace(s, item=by_key[_key(s.item)]) for s in scores if _key(s.item) in by_key}
+
+
+def _key(item: Item) -> str:
+    """What names a clip wherever its manifest lies."""
+    return str(item.facts.get("sha256") or item.facts.get("path") or item.path.name)
+
+
+def _workshop(processes: int) -> ProcessPoolExecutor:
+    """Processes that make the files of conditions; deaf to Ctrl-C, for their parent ends them."""
+    return ProcessPoolExecutor(
+        processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_work
+    )
+
+
+def _begin_work() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
