@@ -19,9 +19,9 @@ from scipy.stats import norm
 __all__ = ["bars", "conditions", "det", "reliability", "risk_coverage", "roc"]
 
 # What matplotlib writes, and what the page puts in its place.
-_INK, _SOFT, _LINE = "#010101", "#020202", "#030303"
+_INK, _SOFT, _LINE, _PANEL = "#010101", "#020202", "#030303", "#070707"
 _SERIES = ("#040404", "#050505", "#060606")
-_PAGE = {_INK: "var(--ink)", _SOFT: "var(--ink-soft)", _LINE: "var(--line)"} | {
+_PAGE = {_INK: "var(--ink)", _SOFT: "var(--ink-soft)", _LINE: "var(--line)", _PANEL: "var(--panel)"} | {
     colour: f"var(--c{number})" for number, colour in enumerate(_SERIES)
 }
 _DASHES = ("-", "--", "-.")
@@ -103,7 +103,13 @@ def risk_coverage(curves: Mapping[str, Rows], policies: Mapping[str, Mapping[str
             ax.plot(x, y, drawstyle="steps-pre", label=name, **style)
         for name, at in policies.items():
             ax.plot(at["coverage"], at["risk"], "x", color=_INK, markersize=9, markeredgewidth=2)
-            ax.annotate(name, (at["coverage"], at["risk"]), (6, 5), textcoords="offset points")
+            ax.annotate(
+                name,
+                (at["coverage"], at["risk"]),
+                (8, -14),
+                textcoords="offset points",
+                bbox={"boxstyle": "round,pad=0.15", "facecolor": _PANEL, "edgecolor": "none", "alpha": 0.85},
+            )
         ax.set(xlabel="share of clips that get an answer", ylabel="share of answers that are wrong")
         ax.set(xlim=(-0.02, 1.05))
         ax.set_ylim(bottom=-0.01)

@@ -21,7 +21,7 @@ CALIBRATION = Calibration(
 def clips(*, leak: float = 0.0, camera_shift: float = 0.0, equal: bool = False) -> Judged:
     """160 clips of 20 generators and 20 cameras.
 
-    ``leak``: how much longer generated ones are, in deviations. ``camera_shift``: how cameras differ in score.
+    ``leak``: how much longer generated ones are, in deviations. ``camera_shift``: how cameras differ.
     """
     rng = np.random.default_rng(0)
     scores = []

@@ -111,6 +111,8 @@ def test_the_page_is_one_file_that_fetches_nothing(done: Path) -> None:
     assert "url(http" not in text
     assert text.count("<svg ") == 6
     assert text.count('role="img"') == 6
+    in_reach = re.findall(r'class="[^"]*scroll[^"]*"[^>]*>\s*<table', text)
+    assert len(in_reach) == text.count("<table")  # a wide table scrolls alone, not the page
     assert "camera-1<b>" not in text  # names are escaped
     assert re.search(r'<img src="data:[^"]+" alt="Frame 1 of 3 of \d\d.mp4">', text)
     for colour in re.findall(r"(?:fill|stroke): (#[0-9a-f]+)", text):
