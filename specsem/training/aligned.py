@@ -6,7 +6,7 @@ alone; the caller must encode both of a pair alike. Beside them: the low-band sw
 masking, a resampling trace that needs no training, and the paired contrastive term (finding 6).
 
 Shape letters: N clips or flattened frames, B batch, C colours or channels, T frames, H height, W width,
-w width of a half spectrum, D feature width; lower case t, h, w in a latent's name: squeezed.
+w width of a half spectrum, D feature width, Z latent channels; lower case t, h, w of a latent: squeezed.
 """
 
 import hashlib
@@ -99,8 +99,8 @@ class Autoencoder(nn.Module):
     """Convolutions without normalisation: brightness passes as it is, and a crop as its frame would.
 
     Over time it reaches at the latent and wherever frames are squeezed or spread again. The latent begins
-    with a thumbnail (plain averages), which the decoder refines: colours are right from the first step on,
-    and the short training goes into detail.
+    with a thumbnail (plain averages), which the decoder refines, and the rest of it starts from a cosine
+    transform: there is detail to decode from the first step on, and a short training goes far.
     """
 
     def __init__(self, spec: AutoencoderSpec) -> None:
@@ -121,6 +121,8 @@ class Autoencoder(nn.Module):
             _conv(widths[-1], spec.latent - 3, temporal),
         ]
         self.encoder = nn.Sequential(*encoder)
+        patch = (spec.squeeze, spec.factor, spec.factor)
+        self.project = nn.Conv3d(3, spec.latent - 3, patch, stride=patch, bias=False)
 
         decoder: list[nn.Module] = [_conv(spec.latent, widths[-1], temporal), _Block(widths[-1], temporal)]
         for level in reversed(range(levels)):
@@ -128,6 +130,28 @@ class Autoencoder(nn.Module):
             decoder.append(_Block(widths[level]) if level else _Half(widths[level]))
         decoder += [nn.LeakyReLU(0.1), _conv(widths[0], 3, temporal=False)]
         self.decoder = nn.Sequential(*decoder)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Weights that keep the signal's size: PyTorch's own let it drown in the latent's noise, for good."""
+        for module in self.modules():
+            if (
+                isinstance(module, nn.Conv3d | nn.ConvTranspose3d) and module.weight.any()
+            ):  # blocks end in zeros
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+                taps = math.prod(module.kernel_size)
+                if isinstance(module, nn.ConvTranspose3d):
+                    taps //= math.prod(module.stride)  # the others fall between its outputs
+                nn.init.normal_(module.weight, std=(1 / (module.in_channels * taps)) ** 0.5)
+        with torch.no_grad():
+            # Nearly right from the start are the projection below in the latent and the thumbnail at the end.
+            for end in (self.encoder[-1], self.decoder[-1]):
+                for parameter in end.parameters():
+                    parameter.mul_(0.1)
+            waves_Zthw = _cosines(self.spec)
+            self.project.weight.zero_()
+            self.project.weight[: len(waves_Zthw)] = waves_Zthw[:, None]
 
     def forward(self, x_BCTHW: Tensor, noise: Tensor | None = None) -> Tensor:
         """The reconstruction; sides and frames must be multiples of ``factor`` and ``squeeze``, values -1..1.
@@ -136,7 +160,7 @@ class Autoencoder(nn.Module):
         """
         step = (self.spec.squeeze, self.spec.factor, self.spec.factor)
         thumb_B3thw = F.avg_pool3d(x_BCTHW, step)
-        z_BCthw: Tensor = self.encoder(x_BCTHW)
+        z_BCthw: Tensor = self.encoder(x_BCTHW) + self.project(x_BCTHW)
         if noise is not None:
             z_BCthw = z_BCthw + self.spec.noise * noise[:, 3:]
         y_BCTHW: Tensor = self.decoder(torch.cat([thumb_B3thw.to(z_BCthw.dtype), z_BCthw], dim=1))
@@ -151,6 +175,24 @@ class Autoencoder(nn.Module):
 
 def _bend(x: Tensor) -> Tensor:
     return F.leaky_relu(x, 0.1)  # SiLU took a fifth of the time
+
+
+def _cosines(spec: AutoencoderSpec) -> Tensor:
+    """The lowest cosines over a latent's frames and pixels, the mean left out: (Z at most, t, h, w)."""
+    sides = (spec.squeeze, spec.factor, spec.factor)
+    orders = [(t, y, x) for t in range(sides[0]) for y in range(sides[1]) for x in range(sides[2])]
+    orders.sort(
+        key=lambda order: 9 * order[0] ** 2 + order[1] ** 2 + order[2] ** 2
+    )  # most of video stands still
+    waves = []
+    for order in orders[1 : spec.latent - 2]:
+        t, y, x = (
+            torch.cos(math.pi * k * (torch.arange(side) + 0.5) / side)
+            for k, side in zip(order, sides, strict=True)
+        )
+        wave_thw = t[:, None, None] * y[:, None] * x
+        waves.append(wave_thw / wave_thw.norm())
+    return torch.stack(waves)
 
 
 class _Block(nn.Module):
@@ -283,7 +325,7 @@ def train_autoencoder(
     steps: int = 1200,
     pixels: int = 2**15,
     crop: int = 64,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 1e-3,
     adversarial: float = 0.6,
 ) -> tuple[Autoencoder, list[dict[str, float]]]:
     """Train one on ``crop`` x ``crop`` parts of these clips, ``pixels`` a step; it and its log.
