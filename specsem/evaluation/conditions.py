@@ -7,7 +7,10 @@ than codecs are written with x264 CRF 18, near transparent. Names are stable: re
 Source: method, section 2 (canonical re-encode of both classes; the same distortions on both).
 """
 
+import multiprocessing
+import signal
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from specsem.media import read_frames
 from specsem.training.distort import (
@@ -31,7 +35,7 @@ from specsem.training.distort import (
     encode,
 )
 
-__all__ = ["CONDITIONS", "QUICK", "Condition", "condition", "materialise"]
+__all__ = ["CONDITIONS", "QUICK", "Condition", "condition", "materialise", "workshop_of"]
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -172,3 +176,23 @@ def materialise(source: Path, name: str, folder: Path) -> Path:
     path = folder / f"{name}-{source.stem}.mp4"
     wanted.write(frames_THWC, fps, path)
     return path
+
+
+def workshop_of(processes: int) -> ProcessPoolExecutor:
+    """Processes in which ``materialise`` may run, one thread each.
+
+    They never hear Ctrl-C, not even while they import: their parent ends them.
+    """
+    executor = ProcessPoolExecutor(
+        processes,
+        mp_context=multiprocessing.get_context("spawn"),  # a fork would copy the threads' locks
+        initializer=torch.set_num_threads,
+        initargs=(1,),
+    )
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        for _ in range(processes):
+            executor.submit(int)  # starts one, which inherits what is blocked
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return executor

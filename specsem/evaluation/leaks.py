@@ -137,4 +137,5 @@ def _folded(inside_MN: npt.NDArray[np.bool_], score: Floats) -> Floats:
     n = inside_MN.sum(axis=1)
     ranks = inside_MN @ rankdata(score)
     auc = (ranks - n * (n + 1) / 2) / (n * (len(score) - n))
-    return np.maximum(auc, 1 - auc)
+    folded: Floats = np.maximum(auc, 1 - auc)
+    return folded

@@ -26,7 +26,7 @@ _PAGE = {_INK: "var(--ink)", _SOFT: "var(--ink-soft)", _LINE: "var(--line)", _PA
 }
 _DASHES = ("-", "--", "-.")
 _MARKS = ("o", "s", "^")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "specsem",
     "font.family": "sans-serif",
@@ -157,7 +157,7 @@ def conditions(rows: Mapping[str, Mapping[str, Any]]) -> str:
     return svg()
 
 
-def _styles() -> Iterator[dict[str, str]]:
+def _styles() -> Iterator[dict[str, Any]]:
     """Lines differ by more than their colour."""
     for colour, dash in zip(_SERIES, _DASHES, strict=True):
         yield {"color": colour, "linestyle": dash}

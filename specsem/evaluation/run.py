@@ -6,21 +6,16 @@ manifests' checksums, and is not scored again: a run that was stopped goes on wh
 
 import hashlib
 import json
-import multiprocessing
 import shlex
-import signal
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from specsem.calibration import Calibration
 from specsem.errors import SpecSemError
-from specsem.evaluation.conditions import CONDITIONS, QUICK, condition
+from specsem.evaluation.conditions import CONDITIONS, QUICK, condition, workshop_of
 from specsem.evaluation.files import FileScore, append_score, read_scores, score_items, write_scores
 from specsem.evaluation.report import build, page
 from specsem.evaluation.tables import Calibrations, cross_fitted
@@ -127,7 +122,7 @@ def score_conditions(
             if missing and scorer is None:  # nothing is loaded or started for what is there already
                 scorer = Scorer(model, device=device)
                 pool = stack.enter_context(DecoderPool(workers=max(1, processes)))
-                workshop = stack.enter_context(_workshop(processes)) if processes > 1 else None
+                workshop = stack.enter_context(workshop_of(processes)) if processes > 1 else None
             if missing and scorer is not None:
                 for score in score_items(
                     missing, name, scorer=scorer, pool=pool, threads=processes, workshop=workshop
@@ -194,15 +189,3 @@ def _kept(path: Path, items: Sequence[Item]) -> dict[str, FileScore]:
 def _key(item: Item) -> str:
     """What names a clip wherever its manifest lies."""
     return str(item.facts.get("sha256") or item.facts.get("path") or item.path.name)
-
-
-def _workshop(processes: int) -> ProcessPoolExecutor:
-    """Processes that make the files of conditions; deaf to Ctrl-C, for their parent ends them."""
-    return ProcessPoolExecutor(
-        processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_work
-    )
-
-
-def _begin_work() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)

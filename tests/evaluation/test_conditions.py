@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from specsem.evaluation.conditions import CONDITIONS, QUICK, condition, materialise
+from specsem.evaluation.conditions import CONDITIONS, QUICK, condition, materialise, workshop_of
 from specsem.synthetic import write_clip
 
 WRITTEN = [name for name, c in CONDITIONS.items() if c.codec is not None]
@@ -71,3 +71,9 @@ def test_the_grid_of_the_method_is_whole_and_headlines_are_quick() -> None:
 def test_an_unknown_condition_is_refused() -> None:
     with pytest.raises(ValueError, match="sepia"):
         condition("sepia")
+
+
+def test_other_processes_make_the_same_file(clip: Path, tmp_path: Path) -> None:
+    with workshop_of(1) as workshop:
+        path = workshop.submit(materialise, clip, "half-size", tmp_path).result()
+    assert facts(path) == ("h264", 48, 32, 12, 25)
