@@ -76,6 +76,8 @@ class SpecSemConfig:
     crops: int = 1
     frame_fit: Literal["squash", "crop"] = "crop"
     windows: int = 4
+    members: int = 1
+    """Spectral branches whose logits are averaged: a deep ensemble. They share the semantic tower."""
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "SpecSemConfig":
@@ -114,32 +116,95 @@ class SpecSemNet(nn.Module):
         quick_gelu = tower.pop("quick_gelu")
         self.semantic = build_tower(tower, quick_gelu=quick_gelu)
         freeze(self.semantic)
+        branch = _TowerBranch if config.spectral == "tower" else _ConvBranch
+        self.branches = nn.ModuleList(branch(config) for _ in range(config.members))
 
-        sem_width = config.semantic.width
-        if config.spectral == "tower":
-            self.spectral_tower = build_tower(tower, quick_gelu=quick_gelu)
-            self.spectral_tower.ln_post = nn.Identity()  # the head reads tokens: CLIP's own head has no use
-            self.spectral_tower.proj = None
-            widths = [sem_width] * config.semantic.layers
-            self.gating_layers = tuple(range(config.semantic.layers))
+    @property
+    def feature_width(self) -> int:
+        """D of ``judge``."""
+        width = self.config.temporal_width or _pooled_width(self.config)
+        return width * self.config.members
+
+    def train(self, mode: bool = True) -> "SpecSemNet":
+        """The semantic twin stays in evaluation mode."""
+        super().train(mode)
+        self.semantic.eval()
+        return self
+
+    def forward(self, crops_BTNHWC: Tensor, frames_BTHWC: Tensor, boxes_BN4: Tensor) -> Tensor:
+        """uint8 RGB pixels and crop boxes, as ``media.Window`` holds them, to logits (B,)."""
+        return self.judge(crops_BTNHWC, frames_BTHWC, boxes_BN4)[0]
+
+    def judge(self, crops_BTNHWC: Tensor, frames_BTHWC: Tensor, boxes_BN4: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B,), and what the last linear layers see: (B, D), member after member."""
+        semantics: list[Tensor]
+        if self.config.spectral == "tower":
+            residual = self.residual(frames_BTHWC)  # (B, T, C, H, W)
+            semantics = self._semantic_tokens(frames_BTHWC)
         else:
-            channels = 6 if config.temporal_difference else 3
-            self.stem = SpectralStem(channels, config.conv_widths[0])
-            self.stages = nn.ModuleList(
-                ConvStage(before, after, depth)
-                for before, after, depth in zip(
-                    config.conv_widths, config.conv_widths[1:], config.conv_depths, strict=False
-                )
-            )
-            widths = list(config.conv_widths[1:])
-            self.gating_layers = _spread(config.semantic.layers, len(widths))
+            residual = self.residual(crops_BTNHWC)  # (B, T, N, C, H, W)
+            semantics = self._semantic_maps(frames_BTHWC) if self.config.merging != "spectral-only" else []
+        features, logits = [], []
+        for branch in self.branches:
+            features_BD, logit_B = branch(residual, semantics, boxes_BN4)
+            features.append(features_BD)
+            logits.append(logit_B)
+        return torch.stack(logits).mean(0), torch.cat(features, dim=-1)
+
+    def residual(self, x_BTHWC: Tensor) -> Tensor:
+        """What the spectral branches see: uint8 (B, T, [N,] H, W, C) to (B, T, [N,] C, H, W) float32.
+
+        C = 3, or 6 with the temporal difference.
+        """
+        x_BTCHW = _to_unit(x_BTHWC)
+        r_BTCHW = normalize_residual(high_pass(x_BTCHW, self.config.radius), self.config.residual_norm)
+        if self.config.temporal_difference:
+            before_BTCHW = torch.cat([r_BTCHW[:, 1:2], r_BTCHW[:, :-1]], dim=1)  # the first looks ahead
+            r_BTCHW = torch.cat([r_BTCHW, r_BTCHW - before_BTCHW], dim=-3)
+        return r_BTCHW
+
+    @torch.no_grad()
+    def _semantic_tokens(self, frames_BTHWC: Tensor) -> list[Tensor]:
+        """Tokens of every frame after each layer: a list of (B T, L, D)."""
+        x_NLD = embed(self.semantic, _clip_normalize(_to_unit(frames_BTHWC.flatten(0, 1))))
+        tokens = []
+        for block in layers(self.semantic):
+            x_NLD = block(x_NLD)
+            tokens.append(x_NLD)
+        return tokens
+
+    @torch.no_grad()
+    def _semantic_maps(self, frames_BTHWC: Tensor) -> list[Tensor]:
+        """Tokens of the window's middle frame after each gating layer, as maps: a list of (B, D, h, w).
+
+        One frame stands for all T: what is shown hardly changes within eight frames, and it costs an eighth.
+        """
+        x_BCHW = _clip_normalize(_to_unit(frames_BTHWC[:, frames_BTHWC.shape[1] // 2]))
+        x_BLD = embed(self.semantic, x_BCHW)
+        side = self.semantic.grid_size
+        gating_layers = _spread(self.config.semantic.layers, len(self.config.conv_widths) - 1)
+        maps = []
+        for i, block in enumerate(layers(self.semantic)):
+            x_BLD = block(x_BLD)
+            if i in gating_layers:
+                normed_BLD = nn.functional.layer_norm(x_BLD, x_BLD.shape[-1:])
+                maps.append(normed_BLD[:, 1:].transpose(1, 2).reshape(len(x_BLD), -1, *side))
+        return maps
+
+
+class _Branch(nn.Module):
+    """What both shapes of a spectral branch share: gates, and the way from pooled frames to a logit."""
+
+    def __init__(self, config: SpecSemConfig, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.config = config
         self.merging = nn.ModuleList(
-            Merging(config.merging, sem_width, width, config.gate_hidden, config.gate_bias)
+            Merging(config.merging, config.semantic.width, width, config.gate_hidden, config.gate_bias)
             for width in widths
         )
-        self.pool_norm = nn.LayerNorm(widths[-1] * (2 if config.pooling == "mean-std" else 1))
-        pooled = self.pool_norm.normalized_shape[0]
+        pooled = _pooled_width(config)
         width = config.temporal_width or pooled
+        self.pool_norm = nn.LayerNorm(pooled)
         self.project = nn.Linear(pooled, width) if width != pooled else nn.Identity()
         self.temporal = TemporalHead(
             config.temporal,
@@ -152,45 +217,35 @@ class SpecSemNet(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.head = nn.Linear(width, 1)
 
-    def train(self, mode: bool = True) -> "SpecSemNet":
-        """The semantic twin stays in evaluation mode."""
-        super().train(mode)
-        self.semantic.eval()
-        return self
+    def forward(self, residual: Tensor, semantics: list[Tensor], boxes_BN4: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, D) and logits (B,)."""
+        pooled_BTD = self.pooled(residual, semantics, boxes_BN4)
+        features_BD: Tensor = self.drop(self.temporal(self.project(self.pool_norm(pooled_BTD))))
+        logit_B: Tensor = self.head(features_BD).squeeze(-1)
+        return features_BD, logit_B
 
-    def forward(self, crops_BTNHWC: Tensor, frames_BTHWC: Tensor, boxes_BN4: Tensor) -> Tensor:
-        """uint8 RGB pixels and crop boxes, as ``media.Window`` holds them, to logits (B,)."""
-        logit_B: Tensor = self.head(self.drop(self.features(crops_BTNHWC, frames_BTHWC, boxes_BN4))).squeeze(
-            -1
-        )
-        return logit_B
+    def pooled(self, residual: Tensor, semantics: list[Tensor], boxes_BN4: Tensor) -> Tensor:
+        """One vector a frame: (B, T, D)."""
+        raise NotImplementedError
 
-    def features(self, crops_BTNHWC: Tensor, frames_BTHWC: Tensor, boxes_BN4: Tensor) -> Tensor:
-        """What the last linear layer sees: (B, D)."""
-        if self.config.spectral == "tower":
-            pooled_BTD = self._tower_branch(frames_BTHWC)
-        else:
-            pooled_BTD = self._conv_branch(crops_BTNHWC, frames_BTHWC, boxes_BN4)
-        features_BD: Tensor = self.temporal(self.project(self.pool_norm(pooled_BTD)))
-        return features_BD
 
-    # -- as published ---------------------------------------------------------------------------------------
+class _TowerBranch(_Branch):
+    """As published: the semantic tower's twin on the residual of the whole frame, gated token by token."""
 
-    def _tower_branch(self, frames_BTHWC: Tensor) -> Tensor:
-        B, T = frames_BTHWC.shape[:2]
-        x_NCHW = _to_unit(frames_BTHWC.flatten(0, 1))  # (B, T, H, W, C) -> (B T, C, H, W), 0..1
-        r_NCHW = normalize_residual(high_pass(x_NCHW, self.config.radius), self.config.residual_norm)
+    def __init__(self, config: SpecSemConfig) -> None:
+        super().__init__(config, [config.semantic.width] * config.semantic.layers)
+        tower = asdict(config.semantic)
+        quick_gelu = tower.pop("quick_gelu")
+        self.tower = build_tower(tower, quick_gelu=quick_gelu)
+        self.tower.ln_post = nn.Identity()  # the head reads tokens: CLIP's own head has no use
+        self.tower.proj = None
 
-        with torch.no_grad():
-            sem_NLD = embed(self.semantic, _clip_normalize(x_NCHW))
-        spec_NLD = embed(self.spectral_tower, r_NCHW.to(x_NCHW.dtype))
-        for sem_block, spec_block, merge in zip(
-            layers(self.semantic), layers(self.spectral_tower), self.merging, strict=True
-        ):
-            with torch.no_grad():
-                sem_NLD = sem_block(sem_NLD)
-            spec_NLD = merge(sem_NLD, spec_block(spec_NLD))
-
+    def pooled(self, residual: Tensor, semantics: list[Tensor], boxes_BN4: Tensor) -> Tensor:  # noqa: ARG002
+        """See ``_Branch``; ``residual`` is (B, T, C, H, W), ``semantics`` a list of (B T, L, D)."""
+        B, T = residual.shape[:2]
+        spec_NLD = embed(self.tower, residual.flatten(0, 1))  # (B T, C, H, W) -> (B T, L, D)
+        for sem_NLD, block, merge in zip(semantics, layers(self.tower), self.merging, strict=True):
+            spec_NLD = merge(sem_NLD, block(spec_NLD))
         match self.config.pooling:
             case "cls":
                 pooled_ND = spec_NLD[:, 0]
@@ -200,21 +255,32 @@ class SpecSemNet(nn.Module):
                 pooled_ND = spec_NLD[:, 1:].mean(1)
         return pooled_ND.reshape(B, T, -1)
 
-    # -- compact --------------------------------------------------------------------------------------------
 
-    def _conv_branch(self, crops_BTNHWC: Tensor, frames_BTHWC: Tensor, boxes_BN4: Tensor) -> Tensor:
-        B, T, N = crops_BTNHWC.shape[:3]
-        r_BTNCHW = self.residual(crops_BTNHWC)
-        x_NCHW = self.stem(r_BTNCHW.flatten(0, 2))  # (B T N, D, h, w)
-        sem_maps = self._semantic_maps(frames_BTHWC) if self.config.merging != "spectral-only" else []
-        if self.training and self.config.semantic_dropout and sem_maps:
+class _ConvBranch(_Branch):
+    """Compact: convolutions on native-resolution crops, gated by the semantics that lie under each crop."""
+
+    def __init__(self, config: SpecSemConfig) -> None:
+        super().__init__(config, config.conv_widths[1:])
+        self.stem = SpectralStem(6 if config.temporal_difference else 3, config.conv_widths[0])
+        self.stages = nn.ModuleList(
+            ConvStage(before, after, depth)
+            for before, after, depth in zip(
+                config.conv_widths, config.conv_widths[1:], config.conv_depths, strict=False
+            )
+        )
+
+    def pooled(self, residual: Tensor, semantics: list[Tensor], boxes_BN4: Tensor) -> Tensor:
+        """See ``_Branch``; ``residual`` is (B, T, N, C, H, W), ``semantics`` a list of (B, D, h, w)."""
+        B, T, N = residual.shape[:3]
+        x_NCHW = self.stem(residual.flatten(0, 2))  # (B T N, D, h, w)
+        if self.training and self.config.semantic_dropout:
             kept_B111 = (torch.rand(B, 1, 1, 1, device=x_NCHW.device) >= self.config.semantic_dropout).float()
-            sem_maps = [sem_BDhw * kept_B111 for sem_BDhw in sem_maps]
+            semantics = [sem_BDhw * kept_B111 for sem_BDhw in semantics]
         for i, (stage, merge) in enumerate(zip(self.stages, self.merging, strict=True)):
             x_NCHW = stage(x_NCHW)
-            if sem_maps:
+            if semantics:
                 side = (x_NCHW.shape[-2], x_NCHW.shape[-1])
-                sem_BNhwD = _under_crops(sem_maps[i], boxes_BN4, side)
+                sem_BNhwD = _under_crops(semantics[i], boxes_BN4, side)
                 sem_BTNhwD = sem_BNhwD[:, None].expand(B, T, *sem_BNhwD.shape[1:])
                 spec_BTNhwD = x_NCHW.reshape(B, T, N, *x_NCHW.shape[1:]).movedim(3, -1)
                 merged_BTNhwD = merge(sem_BTNhwD, spec_BTNhwD)
@@ -227,31 +293,10 @@ class SpecSemNet(nn.Module):
         pooled_BTD: Tensor = pooled_ND.reshape(B, T, N, -1).mean(2)  # crops of a frame count alike
         return pooled_BTD
 
-    def residual(self, crops_BTNHWC: Tensor) -> Tensor:
-        """What the spectral branch sees: (B, T, N, C, H, W), C = 3, or 6 with the temporal difference."""
-        x_BTNCHW = _to_unit(crops_BTNHWC)
-        r_BTNCHW = normalize_residual(high_pass(x_BTNCHW, self.config.radius), self.config.residual_norm)
-        if self.config.temporal_difference:
-            before_BTNCHW = torch.cat([r_BTNCHW[:, 1:2], r_BTNCHW[:, :-1]], dim=1)  # the first looks ahead
-            r_BTNCHW = torch.cat([r_BTNCHW, r_BTNCHW - before_BTNCHW], dim=3)
-        return r_BTNCHW
 
-    @torch.no_grad()
-    def _semantic_maps(self, frames_BTHWC: Tensor) -> list[Tensor]:
-        """Tokens of the window's middle frame after each gating layer, as maps: a list of (B, D, h, w).
-
-        One frame stands for all T: what is shown hardly changes within eight frames, and it costs an eighth.
-        """
-        x_BCHW = _clip_normalize(_to_unit(frames_BTHWC[:, frames_BTHWC.shape[1] // 2]))
-        x_BLD = embed(self.semantic, x_BCHW)
-        side = self.semantic.grid_size
-        maps = []
-        for i, block in enumerate(layers(self.semantic)):
-            x_BLD = block(x_BLD)
-            if i in self.gating_layers:
-                normed_BLD = nn.functional.layer_norm(x_BLD, x_BLD.shape[-1:])
-                maps.append(normed_BLD[:, 1:].transpose(1, 2).reshape(len(x_BLD), -1, *side))
-        return maps
+def _pooled_width(config: SpecSemConfig) -> int:
+    width = config.semantic.width if config.spectral == "tower" else config.conv_widths[-1]
+    return width * (2 if config.pooling == "mean-std" else 1)
 
 
 def _spread(count: int, wanted: int) -> tuple[int, ...]:

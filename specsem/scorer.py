@@ -180,8 +180,7 @@ class Scorer:
         crops_BTNHWC = self._stack([w.crops_TNHWC for w in windows])
         frames_BTHWC = self._stack([w.frames_THWC for w in windows])
         boxes_BN4 = self._stack([w.boxes_N4 for w in windows])
-        features_BD = self._net.features(crops_BTNHWC, frames_BTHWC, boxes_BN4)
-        logit_B = self._net.head(features_BD).squeeze(-1)
+        logit_B, features_BD = self._net.judge(crops_BTNHWC, frames_BTHWC, boxes_BN4)
         motion_B, detail_B = _pixel_facts(crops_BTNHWC if self.plan.crop_side else frames_BTHWC[:, :, None])
         facts = zip(
             windows,

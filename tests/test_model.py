@@ -49,11 +49,14 @@ class TestPublished:
     """``specsem-b32``."""
 
     def test_twelve_gates(self, b32: SpecSemNet) -> None:
-        assert len(b32.merging) == 12
-        assert all(m.kind == "gate" for m in b32.merging)
-        assert b32.merging[0].pair.sem.in_features + b32.merging[0].pair.spec.in_features == 1536
-        assert b32.merging[0].last.in_features == 384
-        assert b32.merging[0].last.out_features == 768
+        assert len(b32.branches[0].merging) == 12
+        assert all(m.kind == "gate" for m in b32.branches[0].merging)
+        assert (
+            b32.branches[0].merging[0].pair.sem.in_features + b32.branches[0].merging[0].pair.spec.in_features
+            == 1536
+        )
+        assert b32.branches[0].merging[0].last.in_features == 384
+        assert b32.branches[0].merging[0].last.out_features == 768
 
     def test_cost_is_the_paper_s(self, b32: SpecSemNet) -> None:
         """74.2 GMAC a clip at T = 8 (method, section 1). Counted with gradients on: PyTorch's fused inference
@@ -74,7 +77,10 @@ class TestPublished:
         missing = bare.load_state_dict(b32.state_dict(), strict=False)
         assert not missing.missing_keys
         with torch.no_grad():
-            gated, plain = b32.eval()._tower_branch(x[1]), bare.eval()._tower_branch(x[1])
+            gated, plain = (
+                net.branches[0].pooled(net.residual(x[1]), net._semantic_tokens(x[1]), x[2])
+                for net in (b32.eval(), bare.eval())
+            )
         cosine = torch.nn.functional.cosine_similarity(gated, plain, dim=-1)
         assert cosine.min() > 0.99
         assert (gated.norm() / plain.norm() - 1).abs() < 0.3
@@ -94,7 +100,7 @@ class TestPublished:
         b32.train()
         b32(frames[:, :, None], frames, torch.tensor([[[0.0, 0, 1, 1]]])).sum().backward()
         assert all(p.grad is None for p in b32.semantic.parameters())
-        assert b32.merging[0].last.weight.grad is not None
+        assert b32.branches[0].merging[0].last.weight.grad is not None
         assert not b32.semantic.training
         assert all(torch.equal(v, before[k]) for k, v in b32.semantic.state_dict().items())
         b32.zero_grad()
@@ -157,9 +163,32 @@ class TestBoth:
         logit = net(*inputs(config))
         assert logit.shape == (2,)
         logit.sum().backward()
-        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in net.temporal.parameters()) or (
-            net.head.weight.grad is not None
+        (branch,) = net.branches
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in branch.temporal.parameters()) or (
+            branch.head.weight.grad is not None
         )
+
+    def test_members_are_averaged_and_share_the_semantic_tower(self, config: SpecSemConfig) -> None:
+        torch.manual_seed(0)
+        net = SpecSemNet(config.variant(members=3)).eval()
+        calls = []
+        next(iter(layers(net.semantic))).register_forward_hook(lambda *_: calls.append(1))
+        x = inputs(config)
+        with torch.no_grad():
+            logit, features = net.judge(*x)
+        assert len(calls) == 1
+        assert features.shape == (2, net.feature_width)
+        each = []
+        for number, branch in enumerate(net.branches):
+            single = SpecSemNet(config).eval()
+            single.semantic.load_state_dict(net.semantic.state_dict())
+            single.branches[0].load_state_dict(branch.state_dict())
+            with torch.no_grad():
+                own, own_features = single.judge(*x)
+            each.append(own)
+            width = own_features.shape[1]
+            torch.testing.assert_close(own_features, features[:, number * width : (number + 1) * width])
+        torch.testing.assert_close(logit, torch.stack(each).mean(0))
 
     def test_a_config_survives_json(self, config: SpecSemConfig) -> None:
         import json
@@ -199,7 +228,7 @@ class TestCompact:
     def test_semantic_dropout_hides_the_scene_in_training_only(self) -> None:
         torch.manual_seed(0)
         net = SpecSemNet(COMPACT.variant(semantic_dropout=1.0))
-        for merging in net.merging:
+        for merging in net.branches[0].merging:
             torch.nn.init.normal_(merging.last.weight)
         crops, frames, boxes = inputs(COMPACT)
         others = inputs(COMPACT, seed=1)[1]

@@ -14,13 +14,15 @@ from specsem.evaluation.files import FileScore
 from specsem.evaluation.metrics import proportion_upper95
 from specsem.result import Threshold
 
-__all__ = ["POLICIES", "calibrate", "domain_limits"]
+__all__ = ["CALIBRATION_CONDITIONS", "POLICIES", "calibrate"]
 
 Floats = npt.NDArray[np.float64]
 
 
 STATIC_MOTION = 0.02
 """Stills through x264 move by 0.00 to 0.01 (of 255), the slowest camera clip of ``val`` by up to 0.03."""
+CALIBRATION_CONDITIONS = ("as-is", "level")
+"""A rate that is stated holds for files delivered in any of these ways."""
 POLICIES = {"default": 0.01, "review": 0.10}
 """The false-positive rate that each policy asks for: one to act on, one for queues that people look at."""
 
@@ -32,6 +34,8 @@ def calibrate(
 
     ``scores`` may hold a clip under several conditions. It is one clip all the same: it counts as a false
     alarm if any condition gives one, so the stated rate holds for clips delivered in any of these ways.
+
+    Scores of several folds come from as many networks, whose features follow one another in ``feature_mean``.
 
     ``generated`` begins above all camera clips but a share of the policy's rate. ``fpr_upper95`` is what that
     supports on so many clips; where the policy asks for less, ``max_fpr`` promises no more than the bound.
@@ -65,27 +69,37 @@ def calibrate(
             calibration_n=n,
         )
 
-    features = np.array([np.mean([w.features_D for w in s.windows], axis=0) for s in usable])
-    mean, std = features.mean(axis=0), features.std(axis=0) + 1e-3
+    folds = sorted({s.fold for s in usable}, key=lambda fold: (len(fold), fold))
+    known = {fold: _spread_of([s for s in usable if s.fold == fold]) for fold in folds}
     return Calibration(
         slope=slope,
         intercept=intercept,
         policies={name: threshold(max_fpr) for name, max_fpr in policies.items()},
-        domain=domain_limits(usable, mean, std),
-        feature_mean=tuple(mean.round(5).tolist()),
-        feature_std=tuple(std.round(5).tolist()),
+        domain=_domain_limits(usable, known),
+        feature_mean=tuple(np.concatenate([mean for mean, _ in known.values()]).round(5).tolist()),
+        feature_std=tuple(np.concatenate([std for _, std in known.values()]).round(5).tolist()),
     )
 
 
-def domain_limits(scores: Sequence[FileScore], mean: Floats, std: Floats) -> DomainLimits:
+def _features(score: FileScore) -> Floats:
+    mean_D: Floats = np.mean([w.features_D for w in score.windows], axis=0)
+    return mean_D
+
+
+def _spread_of(scores: Sequence[FileScore]) -> tuple[Floats, Floats]:
+    """Mean and deviation of the features of a fold's clips: every network has features of its own."""
+    features = np.array([_features(s) for s in scores])
+    return features.mean(axis=0), features.std(axis=0) + 1e-3
+
+
+def _domain_limits(scores: Sequence[FileScore], known: Mapping[str, tuple[Floats, Floats]]) -> DomainLimits:
     """Where the calibration clips lie, with room: a file beyond is one that nobody measured."""
     detail = [max(w.detail for w in s.windows) for s in scores]
-    features = np.array([np.mean([w.features_D for w in s.windows], axis=0) for s in scores])
-    distance = np.sqrt((((features - mean) / std) ** 2).mean(axis=1))
+    distance = [np.sqrt((((_features(s) - known[s.fold][0]) / known[s.fold][1]) ** 2).mean()) for s in scores]
     return DomainLimits(
         min_motion=STATIC_MOTION,
         min_detail=float(min(detail) / 2),
-        max_distance=float(distance.max() * 1.25),
+        max_distance=float(max(distance) * 1.25),
         min_side=96,
         min_analysed_s=0.0,
     )

@@ -1,15 +1,47 @@
-"""Writes a trained model as the folder that the registry reads."""
+"""Writes a trained model, or several as the members of one, as the folder that the registry reads."""
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors.torch import save_file
+import torch
+from safetensors.torch import load_file, save_file
 
 from specsem.calibration import Calibration
-from specsem.model import SpecSemNet
+from specsem.model import SpecSemConfig, SpecSemNet
+from specsem.registry import ModelRecord
 
-__all__ = ["write_model"]
+__all__ = ["load_network", "stack_members", "write_model"]
+
+
+def load_network(model: ModelRecord) -> SpecSemNet:
+    """The network of a model folder, on the CPU."""
+    net = SpecSemNet(SpecSemConfig.from_dict(model.config))
+    net.load_state_dict(load_file(model.verified_weights()))
+    return net.eval()
+
+
+def stack_members(nets: Sequence[SpecSemNet]) -> SpecSemNet:
+    """One network whose members these are: it averages their logits.
+
+    Raises:
+        ValueError: they differ in their configuration or their semantic tower.
+    """
+    first = nets[0]
+    tower = first.semantic.state_dict()
+    looks = first.config.merging != "spectral-only"
+    for net in nets[1:]:
+        if net.config != first.config:
+            raise ValueError("members of different configurations")
+        if looks and any(not torch.equal(value, tower[key]) for key, value in net.semantic.state_dict().items()):
+            raise ValueError("members with different semantic towers")
+    branches = [branch for net in nets for branch in net.branches]
+    stacked = SpecSemNet(first.config.variant(members=len(branches)))
+    stacked.semantic.load_state_dict(tower)
+    for branch, member in zip(stacked.branches, branches, strict=True):
+        branch.load_state_dict(member.state_dict())
+    return stacked.eval()
 
 
 def write_model(

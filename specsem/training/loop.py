@@ -49,7 +49,7 @@ class TrainConfig:
     ema: float = 0.995
     gradient_clip: float = 1.0
     train_only: tuple[str, ...] = ()
-    """Beginnings of the names of parameters that are trained; empty: all but the semantic tower."""
+    """Parts of the net that are trained, e.g. ``merging``; empty: all but the semantic tower."""
     seed: int = 0
     mixed_precision: bool = True
     checkpoint_every_s: float = 60.0
@@ -235,13 +235,13 @@ def _begin(
         net.semantic.load_state_dict(tower)
     if config.train_only:
         for name, parameter in net.named_parameters():
-            parameter.requires_grad_(name.startswith(config.train_only))
+            parameter.requires_grad_(any(part in name.split(".") for part in config.train_only))
     return net
 
 
 def _ready(net: SpecSemNet, classes: int, config: TrainConfig, place: torch.device) -> _State:
     net = net.to(place).to(memory_format=torch.channels_last)
-    attribution = nn.Linear(net.head.in_features, classes).to(place)
+    attribution = nn.Linear(net.feature_width, classes).to(place)
     ema = AveragedModel(
         net,
         multi_avg_fn=get_ema_multi_avg_fn(config.ema),  # type: ignore[no-untyped-call]
@@ -261,10 +261,11 @@ def _step(state: _State, batch: Batch, config: TrainConfig, place: torch.device)
     )
     label_B = batch["label"].to(place)
     with _precision(place, config.mixed_precision):
-        features_BD = state.net.features(crops_BTNSSC.to(place), batch["frames"].to(place), box_BN4.to(place))
-        dropped_BD = state.net.drop(features_BD)
-        logit_B = state.net.head(dropped_BD).squeeze(-1).float()
-        source_BK = state.attribution(dropped_BD).float() if config.attribution else None
+        logit_B, features_BD = state.net.judge(
+            crops_BTNSSC.to(place), batch["frames"].to(place), box_BN4.to(place)
+        )
+        source_BK = state.attribution(features_BD).float() if config.attribution else None
+    logit_B = logit_B.float()
     parts = {"loss": _label_loss(logit_B, label_B, config, state.step / config.steps)}
     if source_BK is not None:
         parts["attribution"] = F.cross_entropy(source_BK, batch["source"].to(place))

@@ -5,35 +5,40 @@ output folder and not done twice.
 """
 
 import json
+import multiprocessing
+import os
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from specsem.calibration import Calibration, DomainLimits
 from specsem.errors import SpecSemError
-from specsem.evaluation.files import FileScore, score_items
-from specsem.evaluation.tables import as_markdown, validation_table
-from specsem.media import DecoderPool
+from specsem.evaluation.files import FileScore, write_scores
+from specsem.evaluation.run import score_conditions
+from specsem.evaluation.tables import as_markdown, cross_fitted, validation_table
 from specsem.model import SpecSemConfig
 from specsem.registry import read_model
 from specsem.result import Threshold
-from specsem.scorer import Scorer
 from specsem.semantic import build_tower, load_clip_tower
-from specsem.training.cache import build_cache
-from specsem.training.calibrate import calibrate
-from specsem.training.data import Item, read_manifest
+from specsem.training.aligned import AutoencoderSpec, train_zoo
+from specsem.training.cache import CropCache, build_cache
+from specsem.training.calibrate import CALIBRATION_CONDITIONS, calibrate
+from specsem.training.data import Item, assign_folds, read_manifest
 from specsem.training.distill import distill, load_teacher, make_views
-from specsem.training.export import write_model
+from specsem.training.export import load_network, stack_members, write_model
 from specsem.training.loop import TrainConfig, fit
 
-__all__ = ["Recipe", "judge", "train"]
+__all__ = ["Recipe", "train"]
 
-CALIBRATION_CONDITIONS = ("as-is", "level")
 REPORTED_CONDITIONS = (*CALIBRATION_CONDITIONS, "canonical", "h264-crf28", "half-size")
 UNCALIBRATED = Calibration(
     slope=1.0,
@@ -56,12 +61,23 @@ class Recipe:
     stages: tuple[TrainConfig, ...]
     """Trained in turn, each from the weights of the one before: the spectral branch alone may come first, for
     a gate that starts near the identity leaves what it has learned as it is."""
+    folds: int = 0
+    """0: train on the split ``train``, judge on ``val``. Else grouped cross-validation over all clips: a
+    network a fold, each trained on the others, shipped together as the members of one model. Every clip then
+    has a score by a member that saw neither its source nor its family, and thresholds stand on all of them."""
+    zoo: tuple[AutoencoderSpec, ...] = ()
+    """The autoencoders that make aligned fakes. With folds, each is trained on the camera clips of one fold,
+    and its fakes are kept from the network that leaves this fold out."""
+    distill_on: Literal["all", "generated"] = "all"
+    """``generated``: no camera clip that a threshold stands on has been seen by the semantic tower either."""
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
         """A JSON file with these fields."""
         fields = json.loads(path.read_text(encoding="utf-8"))
-        return cls(**{**fields, "stages": tuple(TrainConfig.from_dict(stage) for stage in fields["stages"])})
+        stages = tuple(TrainConfig.from_dict(stage) for stage in fields["stages"])
+        zoo = tuple(AutoencoderSpec(**spec) for spec in fields.get("zoo", ()))
+        return cls(**{**fields, "stages": stages, "zoo": zoo})
 
     @property
     def model(self) -> SpecSemConfig:
@@ -74,46 +90,164 @@ def train(
     data: Sequence[Path],
     out: Path,
     *,
+    weights: Sequence[float] = (),
     teacher: Path | None = None,
     device: str = "auto",
     processes: int = 2,
 ) -> None:
-    """Train on the split ``train`` of the manifests, judge and calibrate on ``val``; resumes in ``out``.
+    """Train, judge and calibrate; resumes in ``out``. The model is in ``out/model``, with its validation.
+
+    ``weights``: of each manifest, for mixtures. ``processes``: that prepare clips, and on a CPU train folds.
 
     Raises:
         SpecSemError: the manifests hold too little, or the recipe wants a teacher and there is none.
     """
     recipe = Recipe.read(config)
-    members, held_out = (read_manifest(*data, split=split) for split in ("train", "val"))
-    for items, split in ((members, "train"), (held_out, "val")):
-        if len({item.generated for item in items}) < 2:
-            raise SpecSemError(f"Split {split!r} of the manifests must hold clips of both labels.")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    items = read_manifest(*data, weights=weights)
+    fold_M = (
+        assign_folds(items, recipe.folds) if recipe.folds else np.array([i.split == "val" for i in items])
+    )
+    for fold in range(max(recipe.folds, 1)):
+        for side in (fold_M == fold, fold_M != fold):
+            if {item.generated for item, inside in zip(items, side, strict=True) if inside} != {True, False}:
+                what = f"{recipe.folds} folds" if recipe.folds else "the splits 'train' and 'val'"
+                raise SpecSemError(f"Each of {what} must hold clips of both labels.")
     out.mkdir(parents=True, exist_ok=True)
-    tower = _semantics(recipe, members, out, teacher)
-    start: dict[str, Tensor] | None = None
-    for number, stage in enumerate(recipe.stages, start=1):
-        cache = partial(build_cache, members, stage.cache, out / "cache", processes=processes)
-        folder = out / f"stage-{number}"
-        net = fit(stage, cache, range(len(members)), folder, tower=tower, start=start, device=device)
-        start = net.state_dict()
+    job = _Job(recipe, tuple(items), tuple(int(fold) for fold in fold_M), out, device, processes)
+    job.prepare(teacher)
+    job.train_networks()
+    scores = job.scores()
+    write_scores(out / "scores.jsonl", scores)
 
-    record = {"name": recipe.name, "version": recipe.version, "summary": recipe.summary}
-    write_model(out / "model", net, UNCALIBRATED, **record)
-    scores = judge(out / "model", held_out, REPORTED_CONDITIONS)
     calibration = calibrate([s for s in scores if s.condition in CALIBRATION_CONDITIONS])
-    write_model(out / "model", net, calibration, **record)
-    table = validation_table(scores, calibration)
+    net = stack_members([load_network(read_model(job.folder_of(fold))) for fold in job.held_out_folds])
+    write_model(out / "model", net, calibration, **job.record)
+    judged_by = cross_fitted(scores, _fit) if recipe.folds else calibration
+    table = validation_table(scores, judged_by)
     (out / "model" / "validation.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     (out / "model" / "validation.md").write_text(as_markdown(table), encoding="utf-8")
 
 
-def judge(folder: Path, items: Sequence[Item], conditions: Sequence[str]) -> list[FileScore]:
-    """Score items with the model in a folder under several conditions, the product's own way."""
-    scorer = Scorer(read_model(folder))
-    with DecoderPool(workers=2) as pool:
-        return [s for name in conditions for s in score_items(items, name, scorer=scorer, pool=pool)]
+def _fit(scores: Sequence[FileScore]) -> Calibration:
+    return calibrate([s for s in scores if s.condition in CALIBRATION_CONDITIONS])
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One run of ``train``: what it makes lies in ``out``, and what is there is not made again."""
+
+    recipe: Recipe
+    items: tuple[Item, ...]
+    fold_M: tuple[int, ...]
+    out: Path
+    device: str
+    processes: int
+
+    @property
+    def record(self) -> dict[str, str]:
+        return {"name": self.recipe.name, "version": self.recipe.version, "summary": self.recipe.summary}
+
+    @property
+    def held_out_folds(self) -> range:
+        """Each is judged by the network that was trained without it."""
+        return range(self.recipe.folds) if self.recipe.folds else range(1, 2)
+
+    @property
+    def training(self) -> list[Item]:
+        """What any network trains on: what is cached."""
+        return [i for i, fold in zip(self.items, self.fold_M, strict=True) if self.recipe.folds or not fold]
+
+    @property
+    def zoos(self) -> list[Path]:
+        """A folder of autoencoders for each fold of the training items."""
+        return [self.out / "zoo" / str(fold) for fold in range(max(self.recipe.folds, 1))]
+
+    def folder_of(self, fold: int) -> Path:
+        """The network that leaves this fold out, as a model of its own."""
+        return self.out / f"without-{fold}"
+
+    def of(self, fold: int) -> list[Item]:
+        """The items of a fold."""
+        return [item for item, own in zip(self.items, self.fold_M, strict=True) if own == fold]
+
+    def prepare(self, teacher: Path | None) -> None:
+        """Semantics, autoencoders and the cache."""
+        if all((self.folder_of(fold) / "model.json").exists() for fold in self.held_out_folds):
+            return
+        _semantics(self.recipe, self.training, self.out, teacher)
+        for number, folder in enumerate(self.zoos):
+            if specs := self.recipe.zoo[number :: len(self.zoos)]:
+                train_zoo([item for item in self.of(number) if not item.generated], folder, specs)
+        for stage in self.recipe.stages:
+            self.cache(stage)
+
+    def cache(self, stage: TrainConfig) -> CropCache:
+        """Of all training items: folds share it, and leave out rows."""
+        return build_cache(
+            self.training, stage.cache, self.out / "cache", zoos=self.zoos, processes=self.processes
+        )
+
+    def train_networks(self) -> None:
+        """A network for each fold that is held out; on a CPU several at a time, for one fills no two cores."""
+        missing = [f for f in self.held_out_folds if not (self.folder_of(f) / "model.json").exists()]
+        side_by_side = min(self.processes, len(missing))
+        if self.device == "cpu" and side_by_side > 1:
+            threads = max(1, (os.cpu_count() or 1) // side_by_side)
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(side_by_side, context, torch.set_num_threads, (threads,)) as pool:
+                for fold, loss in zip(missing, pool.map(self.train_network, missing), strict=True):
+                    print(f"network without fold {fold}: loss {loss:.3f}", file=sys.stderr)
+        else:
+            for fold in missing:
+                self.train_network(fold, progress=True)
+
+    def train_network(self, fold: int, progress: bool = False) -> float:
+        """Train without this fold and write it; the loss of its last steps."""
+        kept = self.out / "semantic.safetensors"
+        tower = dict(load_file(kept)) if kept.exists() else None
+        if self.recipe.model.merging != "spectral-only" and self.recipe.semantics != "distill":
+            tower = dict(load_clip_tower(pretrained=self.recipe.semantics).state_dict())
+        trained_on = [own for own in self.fold_M if self.recipe.folds or not own]
+        members = [n for n, own in enumerate(trained_on) if own != fold]
+        held_out = [n for n, own in enumerate(trained_on) if own == fold]
+        start: dict[str, Tensor] | None = None
+        for number, stage in enumerate(self.recipe.stages, start=1):
+            net = fit(
+                replace(stage, seed=stage.seed + fold),
+                partial(self.cache, stage),
+                members,
+                self.out / f"fold-{fold}" / f"stage-{number}",
+                held_out=held_out,
+                zoos=set(range(len(self.zoos))) - {fold} if self.recipe.folds else None,
+                tower=tower,
+                start=start,
+                device=self.device,
+                progress=progress,
+            )
+            start = net.state_dict()
+        write_model(self.folder_of(fold), net, UNCALIBRATED, **self.record)
+        log = (self.out / f"fold-{fold}" / f"stage-{len(self.recipe.stages)}" / "log.jsonl").read_text(
+            "utf-8"
+        )
+        losses = [float(json.loads(line)["loss"]) for line in log.splitlines()[-10:] if line]
+        return sum(losses) / max(1, len(losses))
+
+    def scores(self) -> list[FileScore]:
+        """Of every clip that a network holds out, by that network."""
+        return [
+            replace(score, fold=str(fold) if self.recipe.folds else "")
+            for fold in self.held_out_folds
+            for score in score_conditions(
+                self.of(fold),
+                REPORTED_CONDITIONS,
+                self.out / "scores" / str(fold),
+                model=read_model(self.folder_of(fold)),
+                device=self.device,
+                processes=self.processes,
+            )
+        ]
 
 
 def _semantics(
@@ -135,6 +269,8 @@ def _semantics(
     torch.manual_seed(recipe.stages[0].seed)
     tower = build_tower(tower_config, quick_gelu=quick_gelu)
     grid = model.semantic.image_size // model.semantic.patch_size
+    if recipe.distill_on == "generated":
+        items = [item for item in items if item.generated]
     views = make_views(items, load_teacher(teacher), side=model.semantic.image_size, grid=grid)
     log = distill(tower, views, steps=recipe.distill_steps, seed=recipe.stages[0].seed)
     (out / "distill.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")

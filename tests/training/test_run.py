@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from specsem.errors import SpecSemError
+from specsem.evaluation.files import read_scores
 from specsem.evaluation.metrics import summary
 from specsem.model import SpecSemConfig, SpecSemNet, TowerConfig
 from specsem.registry import read_model
@@ -16,7 +17,7 @@ from specsem.scorer import Scorer
 from specsem.training.cache import CacheSpec, build_cache
 from specsem.training.data import read_manifest
 from specsem.training.loop import TrainConfig, fit
-from specsem.training.run import Recipe, judge, train
+from specsem.training.run import Recipe, train
 
 TINY = SpecSemConfig(
     spectral="conv",
@@ -69,13 +70,37 @@ def test_from_a_manifest_to_a_model_that_tells_them_apart(drawn_pack: Path, tmp_
     assert table["not_judged"] == ["half-size"]  # 48x48 is too small to be scored
     assert set(table["conditions"]["as-is"]["generators"]) == {"source-2", "source-6"}
 
-    scores = judge(model, read_manifest(drawn_pack, split="val"), ["as-is"])
+    scores = [s for s in read_scores(out / "scores.jsonl") if s.condition == "as-is"]
     generated = np.array([s.item.generated for s in scores])
     probability = np.array([scorer.calibration.probability(s.logit) for s in scores])
     assert summary(generated, probability, threshold=0.5)["auc"] > 0.9
     assert table["conditions"]["as-is"]["auc"] == pytest.approx(
         summary(generated, probability, threshold=0.5)["auc"]
     )
+
+
+def test_folds_become_members_that_never_saw_what_they_are_judged_on(
+    drawn_pack: Path, tmp_path: Path
+) -> None:
+    fields = json.loads(recipe(tmp_path / "r.json", replace(CONFIG, steps=30, aligned=0.5)).read_text())
+    stage = fields["stages"][0]
+    stage["cache"] |= {"twins": 1.0, "variants": 3}
+    fields |= {"folds": 2, "zoo": [{"width": 4}, {"upsample": "shuffle", "width": 4}]}
+    (tmp_path / "r.json").write_text(json.dumps(fields))
+    out = tmp_path / "out"
+    train(tmp_path / "r.json", [drawn_pack], out, device="cpu", processes=1)
+
+    scorer = Scorer(read_model(out / "model"), device="cpu")
+    items = read_manifest(drawn_pack)
+    scores = [s for s in read_scores(out / "scores.jsonl") if s.condition == "as-is"]
+    assert {s.item.path.name for s in scores} == {i.path.name for i in items}
+    of_fold = {fold: {s.item.group for s in scores if s.fold == fold} for fold in ("0", "1")}
+    assert not of_fold["0"] & of_fold["1"]
+    assert scorer.threshold.calibration_n == sum(not i.generated for i in items)
+    for fold in (0, 1):  # the zoo of a fold knows its camera clips only
+        record = json.loads(next((out / "zoo" / str(fold)).glob("*.json")).read_text())
+        assert record["items"] == sum(s.fold == str(fold) and not s.item.generated for s in scores)
+    assert read_model(out / "model").config["members"] == 2
 
 
 def test_a_killed_run_goes_on_where_it_stopped(drawn_pack: Path, tmp_path: Path) -> None:
@@ -143,7 +168,7 @@ def test_a_stage_begins_with_the_weights_of_the_one_before(drawn_pack: Path, tmp
     then = fit(gated, cache, everything, tmp_path / "two", start=alone, progress=False).state_dict()
     assert set(alone) < set(then)
     for key in ("stem.conv.weight", "stages.1.down.0.weight", "head.weight"):
-        torch.testing.assert_close(then[key], alone[key])
+        torch.testing.assert_close(then[f"branches.0.{key}"], alone[f"branches.0.{key}"])
 
 
 def test_only_what_is_asked_for_is_trained(drawn_pack: Path, tmp_path: Path) -> None:
@@ -155,4 +180,4 @@ def test_only_what_is_asked_for_is_trained(drawn_pack: Path, tmp_path: Path) -> 
     moved = {key for key, value in end.items() if not torch.equal(value, start[key])}
     weights = {key for key in moved if "running" not in key and "num_batches" not in key}
     assert weights
-    assert all(key.startswith("merging") for key in weights)
+    assert all(key.startswith("branches.0.merging") for key in weights)
