@@ -68,6 +68,7 @@ class Recipe:
     zoo: tuple[AutoencoderSpec, ...] = ()
     """The autoencoders that make aligned fakes. With folds, each is trained on the camera clips of one fold,
     and its fakes are kept from the network that leaves this fold out."""
+    zoo_steps: int = 1200
     distill_on: Literal["all", "generated"] = "all"
     """``generated``: no camera clip that a threshold stands on has been seen by the semantic tower either."""
 
@@ -179,7 +180,7 @@ class _Job:
         _semantics(self.recipe, self.training, self.out, teacher)
         for number, folder in enumerate(self.zoos):
             if specs := self.recipe.zoo[number :: len(self.zoos)]:
-                train_zoo([item for item in self.of(number) if not item.generated], folder, specs)
+                train_zoo([item for item in self.of(number) if not item.generated], folder, specs, steps=self.recipe.zoo_steps)
         for stage in self.recipe.stages:
             self.cache(stage)
 

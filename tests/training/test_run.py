@@ -181,3 +181,40 @@ def test_only_what_is_asked_for_is_trained(drawn_pack: Path, tmp_path: Path) -> 
     weights = {key for key in moved if "running" not in key and "num_batches" not in key}
     assert weights
     assert all(key.startswith("branches.0.merging") for key in weights)
+
+
+@pytest.mark.parametrize("observed", ["count", "mean", "any"])
+def test_groups_teach_without_single_labels(drawn_pack: Path, tmp_path: Path, observed: str) -> None:
+    items = read_manifest(drawn_pack, split="train")
+    cache = build_cache(items, CONFIG.cache, tmp_path / "cache")
+    config = replace(CONFIG, observed=observed, group=4, batch=16, steps=80)
+    fit(config, cache, range(len(items)), tmp_path / "out", progress=False)
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert np.isfinite(losses).all()
+    if observed != "mean":  # which has nothing to fall to: every member of a group is told the same
+        assert min(losses[-2:]) < losses[0]
+    assert list((tmp_path / "out" / "tensorboard").glob("events*"))
+
+
+def test_training_stops_when_unseen_sources_gain_nothing_and_keeps_the_best(
+    drawn_pack: Path, tmp_path: Path
+) -> None:
+    items = read_manifest(drawn_pack)
+    cache = build_cache(items, CONFIG.cache, tmp_path / "cache")
+    held_out = [n for n, i in enumerate(items) if i.split == "val"]
+    members = [n for n, i in enumerate(items) if i.split == "train"]
+    config = replace(CONFIG, steps=200, validate_every=2, patience=3, learning_rate=0.0)  # nothing can gain
+    net = fit(config, cache, members, tmp_path / "out", held_out=held_out, progress=False)
+    last = torch.load(tmp_path / "out" / "last.pt", weights_only=True)
+    assert last["step"] == 8
+    best = torch.load(tmp_path / "out" / "best.pt", weights_only=True)
+    assert all(torch.equal(value, best[key]) for key, value in net.state_dict().items())
+
+
+def test_every_term_of_the_loss_is_logged(drawn_pack: Path, tmp_path: Path) -> None:
+    items = read_manifest(drawn_pack, split="train")
+    cache = build_cache(items, CONFIG.cache, tmp_path / "cache")
+    config = replace(CONFIG, steps=20, attribution=0.5, contrastive=0.1, masks=0.5)
+    fit(config, cache, range(len(items)), tmp_path / "out", progress=False)
+    (entry,) = map(json.loads, (tmp_path / "out" / "log.jsonl").read_text().splitlines())
+    assert set(entry) == {"step", "loss", "attribution", "contrastive"}
