@@ -7,6 +7,7 @@ Every distortion maps RGB frames to RGB frames, uint8 (T, H, W, C); T, H and W m
 
 import io
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -117,6 +118,7 @@ def encode(
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.thread_count = 1
         stream.codec_context.colorspace = _SMPTE170M  # said, so that large frames aren't read as BT.709
+        os.environ.setdefault("SVT_LOG", "1")  # errors only: SVT-AV1 tells of every file else
         stream.options = dict(_QUALITY[codec](quality) | (options or {}))
         if codec == "libx264" and (height % 16 or width % 16):
             # There its macroblock tree reads memory that nobody wrote: equal frames gave unequal files.
