@@ -281,9 +281,9 @@ class _ConvBranch(_Branch):
             if semantics:
                 side = (x_NCHW.shape[-2], x_NCHW.shape[-1])
                 sem_BNhwD = _under_crops(semantics[i], boxes_BN4, side)
-                sem_BTNhwD = sem_BNhwD[:, None].expand(B, T, *sem_BNhwD.shape[1:])
+                sem_B1NhwD = sem_BNhwD[:, None]  # not expanded: what stands for all T is mapped once
                 spec_BTNhwD = x_NCHW.reshape(B, T, N, *x_NCHW.shape[1:]).movedim(3, -1)
-                merged_BTNhwD = merge(sem_BTNhwD, spec_BTNhwD)
+                merged_BTNhwD = merge(sem_B1NhwD, spec_BTNhwD)
                 x_NCHW = merged_BTNhwD.movedim(-1, 3).flatten(0, 2)
 
         x_NDl = x_NCHW.flatten(2)

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from specsem import model
 from specsem.model import SpecSemConfig, SpecSemNet, TowerConfig
 from specsem.semantic import embed, layers, load_clip_tower
+from specsem.spectral import high_pass
 
 TINY_TOWER = TowerConfig(image_size=32, patch_size=8, width=32, layers=3, heads=2, output_dim=16)
 COMPACT = SpecSemConfig(
@@ -172,11 +174,12 @@ class TestBoth:
         torch.manual_seed(0)
         net = SpecSemNet(config.variant(members=3)).eval()
         calls = []
-        next(iter(layers(net.semantic))).register_forward_hook(lambda *_: calls.append(1))
+        next(iter(layers(net.semantic))).register_forward_hook(lambda *_: calls.append("semantics"))
         x = inputs(config)
-        with torch.no_grad():
+        with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(model, "high_pass", lambda *args: calls.append("residual") or high_pass(*args))
             logit, features = net.judge(*x)
-        assert len(calls) == 1
+        assert sorted(calls) == ["residual", "semantics"]  # once for all members
         assert features.shape == (2, net.feature_width)
         each = []
         for number, branch in enumerate(net.branches):
@@ -224,6 +227,15 @@ class TestCompact:
         assert residual.shape[3] == 6
         assert residual[:, :, :, :3].abs().max() > 0.1
         assert residual[:, :, :, 3:].abs().max() < 1e-5
+
+    def test_semantics_that_stand_for_all_frames_are_mapped_once(self) -> None:
+        net = SpecSemNet(COMPACT).eval()
+        seen = []
+        for merging in net.branches[0].merging:
+            merging.pair.sem.register_forward_hook(lambda _, args, __: seen.append(args[0].shape[:3]))
+        with torch.no_grad():
+            net(*inputs(COMPACT))
+        assert seen == [(2, 1, 2)] * 2  # B, one of 8 frames, N
 
     def test_semantic_dropout_hides_the_scene_in_training_only(self) -> None:
         torch.manual_seed(0)
