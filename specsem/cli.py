@@ -40,6 +40,7 @@ COMMANDS_ELSEWHERE = {
     "settings": "app.settings:Settings",
     "serve": "app.main:run",
     "train": "specsem.training.run:train",
+    "ablate": "specsem.training.ablation:ablate",
     "evaluate": "specsem.evaluation.run:evaluate",
     "scaling": "specsem.evaluation.scaling_report:scaling",
 }
@@ -77,6 +78,9 @@ class Split(StrEnum):
 ModelOption = Annotated[str, typer.Option("--model", metavar="NAME", help="One of `specsem models`.")]
 DeviceOption = Annotated[
     Device, typer.Option("--device", help="Where the model runs; auto: CUDA if there is one.")
+]
+TeacherOption = Annotated[
+    Path | None, typer.Option("--teacher", metavar="FILE", help="Weights whose features a recipe distils.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]
 
@@ -255,15 +259,53 @@ def train(
         list[Path], typer.Option(metavar="MANIFEST...", help="One or more manifests (JSON lines).")
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where it writes, and resumes from.")],
-    teacher: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights whose features a recipe may want distilled.")
+    weight: Annotated[
+        list[float] | None,
+        typer.Option(metavar="W", help="How often a manifest is drawn from beside others: one each."),
     ] = None,
+    teacher: TeacherOption = None,
     device: DeviceOption = Device.AUTO,
     processes: Annotated[int, typer.Option(min=1, help="Processes that prepare the clips.")] = 2,
 ) -> None:
     """Train a model; resumes where it stopped. Writes weights, calibration, configuration and curves."""
     _require(config, *data, *([teacher] if teacher else []))
-    _elsewhere("train")(config, data, out, teacher=teacher, device=device.value, processes=processes)
+    _elsewhere("train")(
+        config, data, out, weights=weight or (), teacher=teacher, device=device.value, processes=processes
+    )
+
+
+@app.command(cls=_ManyValues, no_args_is_help=True)
+def ablate(
+    config: Annotated[Path, typer.Option(metavar="FILE", help="A recipe with folds.")],
+    data: Annotated[
+        list[Path], typer.Option(metavar="MANIFEST...", help="One or more manifests (JSON lines).")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where it writes, and resumes from.")],
+    variant: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A variant; several, or all if none is named.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = 3,
+    fold: Annotated[int, typer.Option(min=0, help="Which fold is held out.")] = 0,
+    steps: Annotated[int, typer.Option(min=0, help="Of the first stage; 0: as in the recipe.")] = 0,
+    teacher: TeacherOption = None,
+    device: DeviceOption = Device.AUTO,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that prepare and score.")] = 2,
+) -> None:
+    """Train a recipe with one choice changed at a time, and judge each on the same unseen sources."""
+    _require(config, *data, *([teacher] if teacher else []))
+    table = _elsewhere("ablate")(
+        config,
+        data,
+        out,
+        variants=variant or (),
+        seeds=seeds,
+        fold=fold,
+        steps=steps,
+        teacher=teacher,
+        device=device.value,
+        processes=processes,
+    )
+    typer.echo(f"{len(table['variants'])} variants: {out / 'ablation.md'}")
 
 
 @app.command(cls=_ManyValues, no_args_is_help=True)

@@ -130,3 +130,23 @@ def test_library(code: str, desk: Path, environment: dict[str, str]) -> None:
     verdict, score = ran.stdout.split()
     assert verdict in {"generated", "authentic", "inconclusive"}
     assert 0 <= float(score) <= 1
+
+
+LABORATORY = re.findall(
+    r"^specsem (\w+) (.*)$", (ROOT / "docs" / "laboratory.md").read_text(encoding="utf-8"), re.M
+)
+
+
+@pytest.mark.parametrize(("command", "rest"), LABORATORY)
+def test_the_laboratory_s_commands_have_the_options_they_are_shown_with(command: str, rest: str) -> None:
+    """They train for hours; tests/training and tests/evaluation run them in small."""
+    from typer.testing import CliRunner
+
+    from specsem.cli import app
+
+    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    for option in re.findall(r"--[a-z-]+", rest):
+        assert option in shown.output, option
+    for recipe in re.findall(r"models/\S+\.json", rest):
+        assert (ROOT / recipe).is_file()

@@ -22,8 +22,8 @@ from specsem.evaluation.tables import Calibrations, cross_fitted
 from specsem.media import DecoderPool
 from specsem.registry import DEFAULT_MODEL, ModelRecord, get_model, read_model
 from specsem.scorer import Scorer
-from specsem.training.data import Item, read_manifest
 from specsem.training.calibrate import CALIBRATION_CONDITIONS, calibrate
+from specsem.training.data import Item, read_manifest
 
 __all__ = ["evaluate", "score_conditions"]
 

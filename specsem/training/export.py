@@ -34,7 +34,9 @@ def stack_members(nets: Sequence[SpecSemNet]) -> SpecSemNet:
     for net in nets[1:]:
         if net.config != first.config:
             raise ValueError("members of different configurations")
-        if looks and any(not torch.equal(value, tower[key]) for key, value in net.semantic.state_dict().items()):
+        if looks and any(
+            not torch.equal(value, tower[key]) for key, value in net.semantic.state_dict().items()
+        ):
             raise ValueError("members with different semantic towers")
     branches = [branch for net in nets for branch in net.branches]
     stacked = SpecSemNet(first.config.variant(members=len(branches)))

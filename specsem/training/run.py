@@ -22,6 +22,7 @@ from torch import Tensor
 
 from specsem.calibration import Calibration, DomainLimits
 from specsem.errors import SpecSemError
+from specsem.evaluation.conditions import QUICK
 from specsem.evaluation.files import FileScore, write_scores
 from specsem.evaluation.run import score_conditions
 from specsem.evaluation.tables import as_markdown, cross_fitted, validation_table
@@ -37,9 +38,8 @@ from specsem.training.distill import distill, load_teacher, make_views
 from specsem.training.export import load_network, stack_members, write_model
 from specsem.training.loop import TrainConfig, fit
 
-__all__ = ["Recipe", "train"]
+__all__ = ["Job", "Recipe", "train"]
 
-REPORTED_CONDITIONS = (*CALIBRATION_CONDITIONS, "canonical", "h264-crf28", "half-size")
 UNCALIBRATED = Calibration(
     slope=1.0,
     intercept=0.0,
@@ -63,8 +63,8 @@ class Recipe:
     a gate that starts near the identity leaves what it has learned as it is."""
     folds: int = 0
     """0: train on the split ``train``, judge on ``val``. Else grouped cross-validation over all clips: a
-    network a fold, each trained on the others, shipped together as the members of one model. Every clip then
-    has a score by a member that saw neither its source nor its family, and thresholds stand on all of them."""
+    network a fold, each trained on the others, shipped together as the members of one model. Every clip has
+    a score by a member that saw neither its source nor its family, and thresholds stand on all of them."""
     zoo: tuple[AutoencoderSpec, ...] = ()
     """The autoencoders that make aligned fakes. With folds, each is trained on the camera clips of one fold,
     and its fakes are kept from the network that leaves this fold out."""
@@ -116,7 +116,7 @@ def train(
                 what = f"{recipe.folds} folds" if recipe.folds else "the splits 'train' and 'val'"
                 raise SpecSemError(f"Each of {what} must hold clips of both labels.")
     out.mkdir(parents=True, exist_ok=True)
-    job = _Job(recipe, tuple(items), tuple(int(fold) for fold in fold_M), out, device, processes)
+    job = Job(recipe, tuple(items), tuple(int(fold) for fold in fold_M), out, device, processes)
     job.prepare(teacher)
     job.train_networks()
     scores = job.scores()
@@ -136,7 +136,7 @@ def _fit(scores: Sequence[FileScore]) -> Calibration:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class Job:
     """One run of ``train``: what it makes lies in ``out``, and what is there is not made again."""
 
     recipe: Recipe
@@ -145,6 +145,8 @@ class _Job:
     out: Path
     device: str
     processes: int
+    runs: Path | None = None
+    """Where its networks go, if not into ``out`` too: variants share what is prepared."""
 
     @property
     def record(self) -> dict[str, str]:
@@ -167,7 +169,7 @@ class _Job:
 
     def folder_of(self, fold: int) -> Path:
         """The network that leaves this fold out, as a model of its own."""
-        return self.out / f"without-{fold}"
+        return (self.runs or self.out) / f"without-{fold}"
 
     def of(self, fold: int) -> list[Item]:
         """The items of a fold."""
@@ -180,7 +182,12 @@ class _Job:
         _semantics(self.recipe, self.training, self.out, teacher)
         for number, folder in enumerate(self.zoos):
             if specs := self.recipe.zoo[number :: len(self.zoos)]:
-                train_zoo([item for item in self.of(number) if not item.generated], folder, specs, steps=self.recipe.zoo_steps)
+                train_zoo(
+                    [item for item in self.of(number) if not item.generated],
+                    folder,
+                    specs,
+                    steps=self.recipe.zoo_steps,
+                )
         for stage in self.recipe.stages:
             self.cache(stage)
 
@@ -191,7 +198,7 @@ class _Job:
         )
 
     def train_networks(self) -> None:
-        """A network for each fold that is held out; on a CPU several at a time, for one fills no two cores."""
+        """A network for each fold that is held out; on a CPU several at a time: one fills no two cores."""
         missing = [f for f in self.held_out_folds if not (self.folder_of(f) / "model.json").exists()]
         side_by_side = min(self.processes, len(missing))
         if self.device == "cpu" and side_by_side > 1:
@@ -219,7 +226,7 @@ class _Job:
                 replace(stage, seed=stage.seed + fold),
                 partial(self.cache, stage),
                 members,
-                self.out / f"fold-{fold}" / f"stage-{number}",
+                (self.runs or self.out) / f"fold-{fold}" / f"stage-{number}",
                 held_out=held_out,
                 zoos=set(range(len(self.zoos))) - {fold} if self.recipe.folds else None,
                 tower=tower,
@@ -229,9 +236,9 @@ class _Job:
             )
             start = net.state_dict()
         write_model(self.folder_of(fold), net, UNCALIBRATED, **self.record)
-        log = (self.out / f"fold-{fold}" / f"stage-{len(self.recipe.stages)}" / "log.jsonl").read_text(
-            "utf-8"
-        )
+        log = (
+            (self.runs or self.out) / f"fold-{fold}" / f"stage-{len(self.recipe.stages)}" / "log.jsonl"
+        ).read_text("utf-8")
         losses = [float(json.loads(line)["loss"]) for line in log.splitlines()[-10:] if line]
         return sum(losses) / max(1, len(losses))
 
@@ -242,7 +249,7 @@ class _Job:
             for fold in self.held_out_folds
             for score in score_conditions(
                 self.of(fold),
-                REPORTED_CONDITIONS,
+                QUICK,
                 self.out / "scores" / str(fold),
                 model=read_model(self.folder_of(fold)),
                 device=self.device,

@@ -7,55 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_recipe import CONFIG, TINY, recipe
 
 from specsem.errors import SpecSemError
 from specsem.evaluation.files import read_scores
 from specsem.evaluation.metrics import summary
-from specsem.model import SpecSemConfig, SpecSemNet, TowerConfig
+from specsem.model import SpecSemConfig, SpecSemNet
 from specsem.registry import read_model
 from specsem.scorer import Scorer
-from specsem.training.cache import CacheSpec, build_cache
+from specsem.training.cache import build_cache
 from specsem.training.data import read_manifest
-from specsem.training.loop import TrainConfig, fit
+from specsem.training.loop import fit
 from specsem.training.run import Recipe, train
-
-TINY = SpecSemConfig(
-    spectral="conv",
-    semantic=TowerConfig(image_size=32, patch_size=16, width=32, layers=2, heads=2, output_dim=16),
-    merging="spectral-only",
-    gate_hidden=8,
-    conv_widths=(8, 16, 16),
-    conv_depths=(0, 0),
-    temporal="mean",
-    pooling="mean-std",
-    crop_side=64,
-    frame_fit="squash",
-    windows=2,
-)
-CONFIG = TrainConfig(
-    model=TINY,
-    cache=CacheSpec(variants=2, draws=1, crop_side=64, frame_side=32),
-    steps=60,
-    batch=8,
-    crop_side=48,
-    frames=2,
-    learning_rate=5e-3,
-    ema=0.8,
-    mixed_precision=False,
-)
-
-
-def recipe(path: Path, config: TrainConfig = CONFIG, semantics: str = "distill") -> Path:
-    fields = {
-        "name": "specsem-test",
-        "version": "1",
-        "summary": "A test.",
-        "semantics": semantics,
-        "distill_steps": 2,
-        "stages": [config.to_dict()],
-    }
-    path.write_text(json.dumps(fields))
-    return path
 
 
 def test_from_a_manifest_to_a_model_that_tells_them_apart(drawn_pack: Path, tmp_path: Path) -> None:
