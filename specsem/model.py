@@ -111,6 +111,8 @@ class SpecSemNet(nn.Module):
 
     def __init__(self, config: SpecSemConfig) -> None:
         super().__init__()
+        if config.temporal_difference and config.spectral == "tower":
+            raise ValueError("the tower has three input channels: no temporal difference")
         self.config = config
         tower = asdict(config.semantic)
         quick_gelu = tower.pop("quick_gelu")
@@ -135,15 +137,22 @@ class SpecSemNet(nn.Module):
         """uint8 RGB pixels and crop boxes, as ``media.Window`` holds them, to logits (B,)."""
         return self.judge(crops_BTNHWC, frames_BTHWC, boxes_BN4)[0]
 
-    def judge(self, crops_BTNHWC: Tensor, frames_BTHWC: Tensor, boxes_BN4: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B,), and what the last linear layers see: (B, D), member after member."""
-        semantics: list[Tensor]
-        if self.config.spectral == "tower":
-            residual = self.residual(frames_BTHWC)  # (B, T, C, H, W)
-            semantics = self._semantic_tokens(frames_BTHWC)
-        else:
-            residual = self.residual(crops_BTNHWC)  # (B, T, N, C, H, W)
-            semantics = self._semantic_maps(frames_BTHWC) if self.config.merging != "spectral-only" else []
+    def judge(
+        self,
+        crops_BTNHWC: Tensor,
+        frames_BTHWC: Tensor,
+        boxes_BN4: Tensor,
+        *,
+        semantics: list[Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (B,), and what the last linear layers see: (B, D), member after member.
+
+        ``semantics``: what ``look`` said of these frames, where it is known already.
+        """
+        whole = self.config.spectral == "tower"
+        residual = self.residual(frames_BTHWC if whole else crops_BTNHWC)  # (B, T, [N,] C, H, W)
+        if semantics is None:
+            semantics = self.look(frames_BTHWC)
         features, logits = [], []
         for branch in self.branches:
             features_BD, logit_B = branch(residual, semantics, boxes_BN4)
@@ -163,14 +172,28 @@ class SpecSemNet(nn.Module):
             r_BTCHW = torch.cat([r_BTCHW, r_BTCHW - before_BTCHW], dim=-3)
         return r_BTCHW
 
+    def look(self, frames_BTHWC: Tensor) -> list[Tensor]:
+        """What the semantic tower says of the frames, for each merging layer: the first dimension is B.
+
+        Tokens (B, T, L, D) as published; maps of the middle frame (B, D, h, w) for ``spectral="conv"``.
+        """
+        if self.config.merging == "spectral-only":
+            return []
+        return (
+            self._semantic_tokens(frames_BTHWC)
+            if self.config.spectral == "tower"
+            else self._semantic_maps(frames_BTHWC)
+        )
+
     @torch.no_grad()
     def _semantic_tokens(self, frames_BTHWC: Tensor) -> list[Tensor]:
-        """Tokens of every frame after each layer: a list of (B T, L, D)."""
+        """Tokens of every frame after each layer: a list of (B, T, L, D)."""
+        B, T = frames_BTHWC.shape[:2]
         x_NLD = embed(self.semantic, _clip_normalize(_to_unit(frames_BTHWC.flatten(0, 1))))
         tokens = []
         for block in layers(self.semantic):
             x_NLD = block(x_NLD)
-            tokens.append(x_NLD)
+            tokens.append(x_NLD.reshape(B, T, *x_NLD.shape[1:]))
         return tokens
 
     @torch.no_grad()
@@ -241,11 +264,13 @@ class _TowerBranch(_Branch):
         self.tower.proj = None
 
     def pooled(self, residual: Tensor, semantics: list[Tensor], boxes_BN4: Tensor) -> Tensor:  # noqa: ARG002
-        """See ``_Branch``; ``residual`` is (B, T, C, H, W), ``semantics`` a list of (B T, L, D)."""
+        """See ``_Branch``; ``residual`` is (B, T, C, H, W), ``semantics`` a list of (B, T, L, D)."""
         B, T = residual.shape[:2]
         spec_NLD = embed(self.tower, residual.flatten(0, 1))  # (B T, C, H, W) -> (B T, L, D)
-        for sem_NLD, block, merge in zip(semantics, layers(self.tower), self.merging, strict=True):
-            spec_NLD = merge(sem_NLD, block(spec_NLD))
+        for i, (block, merge) in enumerate(zip(layers(self.tower), self.merging, strict=True)):
+            spec_NLD = block(spec_NLD)
+            if semantics:
+                spec_NLD = merge(semantics[i].flatten(0, 1), spec_NLD)
         match self.config.pooling:
             case "cls":
                 pooled_ND = spec_NLD[:, 0]

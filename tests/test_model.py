@@ -80,7 +80,7 @@ class TestPublished:
         assert not missing.missing_keys
         with torch.no_grad():
             gated, plain = (
-                net.branches[0].pooled(net.residual(x[1]), net._semantic_tokens(x[1]), x[2])
+                net.branches[0].pooled(net.residual(x[1]), net.look(x[1]), x[2])
                 for net in (b32.eval(), bare.eval())
             )
         cosine = torch.nn.functional.cosine_similarity(gated, plain, dim=-1)

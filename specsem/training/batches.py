@@ -98,7 +98,7 @@ class Rows:
 
 
 def batches(rows: Rows, steps: range, *, workers: int = 0) -> Iterator[Batch]:
-    """The batches of these steps, each also with ``pair`` and ``source`` (B,)."""
+    """The batches of these steps, each also with ``pair``, ``source`` and ``row`` (B,)."""
     drawn = (rows.draw(step) for step in steps)
     known: list[list[int]] = []
 
@@ -117,7 +117,8 @@ class _WithSource(torch.utils.data.Dataset[Batch]):
         self.rows = rows
 
     def __getitem__(self, row: int) -> Batch:
-        return {**self.rows.cache[row], "source": torch.tensor(self.rows.source_class(row))}
+        known = {"source": self.rows.source_class(row), "row": row}
+        return {**self.rows.cache[row], **{name: torch.tensor(value) for name, value in known.items()}}
 
 
 class _Once(torch.utils.data.Sampler[list[int]]):

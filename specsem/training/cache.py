@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -26,7 +26,7 @@ from specsem.training.aligned import Autoencoder, load_zoo, reconstruct, swap_lo
 from specsem.training.data import Item
 from specsem.training.distort import Reencode, Resize, apply, keeps_place, random_distortions, scaling
 
-__all__ = ["CacheSpec", "CropCache", "build_cache"]
+__all__ = ["CacheSpec", "CropCache", "SemanticCache", "build_cache"]
 
 UInt8 = npt.NDArray[np.uint8]
 Sample = tuple[UInt8, UInt8, npt.NDArray[np.float32]]
@@ -178,6 +178,41 @@ def build_cache(
     return CropCache(items, spec, folder)
 
 
+class SemanticCache:
+    """What a frozen semantic tower says of the cached frames, computed once: float16, beside the pixels.
+
+    ``key`` names the tower: another one has another cache.
+    """
+
+    def __init__(self, cache: CropCache, key: str) -> None:
+        self._folder = cache.folder / f"semantic-{key}"
+        self._folder.mkdir(exist_ok=True)
+        self._rows = len(cache)
+        self._known_M = _mapped(self._folder / "known.u8", np.uint8, (self._rows,))
+        self._layers: list[npt.NDArray[Any]] = []
+
+    def look(
+        self,
+        rows: Sequence[int],
+        frames_BTHWC: torch.Tensor,
+        tower: Callable[[torch.Tensor], list[torch.Tensor]],
+    ) -> list[torch.Tensor]:
+        """The tower's word on these rows: read, or asked for and kept."""
+        missing = [place for place, row in enumerate(rows) if not self._known_M[row]]
+        if missing or not self._layers:
+            asked = missing or [0]
+            said = [layer.float().cpu().numpy().astype(np.float16) for layer in tower(frames_BTHWC[asked])]
+            if not self._layers:
+                self._layers = [
+                    _mapped(self._folder / f"{i}.f16", np.float16, (self._rows, *layer.shape[1:]))
+                    for i, layer in enumerate(said)
+                ]
+            for kept, layer in zip(self._layers, said, strict=True):
+                kept[[rows[place] for place in asked]] = layer
+            self._known_M[[rows[place] for place in asked]] = 1
+        return [torch.from_numpy(layer[list(rows)].astype(np.float32)) for layer in self._layers]
+
+
 def _zoo_identity(zoo: Path) -> list[str]:
     return [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(zoo.glob("*.safetensors"))]
 
@@ -186,7 +221,11 @@ def _make_room(root: Path, keep: Path, wanted: int, max_bytes: int) -> None:
     if wanted > max_bytes:
         raise SpecSemError(f"The cache would take {wanted / 1e9:.1f} GB of {max_bytes / 1e9:.1f} GB allowed.")
     others = [marker.parent for marker in sorted(root.glob("*/done"), key=lambda p: p.stat().st_mtime)]
-    sizes = {folder: sum(f.stat().st_size for f in folder.iterdir()) for folder in others if folder != keep}
+    sizes = {
+        folder: sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+        for folder in others
+        if folder != keep
+    }
     for folder, size in list(sizes.items()):
         if wanted + sum(sizes.values()) <= max_bytes:
             break

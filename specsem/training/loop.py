@@ -4,6 +4,7 @@ Shape letters: B samples, G groups, m members of a group, T frames, N = 1 crop, 
 D feature width.
 """
 
+import hashlib
 import json
 import math
 import time
@@ -26,7 +27,7 @@ from specsem.model import SpecSemConfig, SpecSemNet
 from specsem.training.aggregate import aggregate_risk, weights_any, weights_count
 from specsem.training.aligned import contrastive_loss
 from specsem.training.batches import Batch, Observed, Rows, augment, batches, held_out_rows
-from specsem.training.cache import CacheSpec, CropCache
+from specsem.training.cache import CacheSpec, CropCache, SemanticCache
 
 __all__ = ["TrainConfig", "fit"]
 
@@ -51,6 +52,8 @@ class TrainConfig:
     train_only: tuple[str, ...] = ()
     """Parts of the net that are trained, e.g. ``merging``; empty: all but the semantic tower."""
     seed: int = 0
+    cache_semantics: bool = False
+    """Keep what the frozen semantic tower says of each cached sample: it is asked once, not in every step."""
     mixed_precision: bool = True
     checkpoint_every_s: float = 60.0
     aligned: float = 0.0
@@ -96,6 +99,7 @@ class _State:
     log: list[dict[str, float]] = field(default_factory=list)
     best_auc: float = 0.0
     best_step: int = 0
+    semantics: SemanticCache | None = None
 
     @property
     def averaged(self) -> SpecSemNet:
@@ -171,6 +175,8 @@ def fit(
     )
     place = torch.device(device)
     state = _ready(net, rows.class_count, config, place)
+    if config.cache_semantics and config.model.merging != "spectral-only":
+        state.semantics = SemanticCache(cache, _key(net.semantic))
     checkpoint = out / "last.pt"
     if checkpoint.exists():
         state.load(checkpoint, place)
@@ -260,9 +266,14 @@ def _step(state: _State, batch: Batch, config: TrainConfig, place: torch.device)
         batch, side=config.crop_side, frames=config.frames, masks=config.masks, generator=generator
     )
     label_B = batch["label"].to(place)
+    frames_BTHWC = batch["frames"].to(place)
     with _precision(place, config.mixed_precision):
+        semantics = None
+        if state.semantics is not None:
+            said = state.semantics.look(batch["row"].tolist(), frames_BTHWC, state.net.look)
+            semantics = [layer.to(place) for layer in said]
         logit_B, features_BD = state.net.judge(
-            crops_BTNSSC.to(place), batch["frames"].to(place), box_BN4.to(place)
+            crops_BTNSSC.to(place), frames_BTHWC, box_BN4.to(place), semantics=semantics
         )
         source_BK = state.attribution(features_BD).float() if config.attribution else None
     logit_B = logit_B.float()
@@ -281,6 +292,14 @@ def _step(state: _State, batch: Batch, config: TrainConfig, place: torch.device)
     state.optimiser.step()
     state.ema.update_parameters(state.net)
     return {name: float(part.detach()) for name, part in parts.items()}
+
+
+def _key(tower: nn.Module) -> str:
+    """Names a tower by its weights."""
+    digest = hashlib.sha256()
+    for value in tower.state_dict().values():
+        digest.update(value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _label_loss(logit_B: Tensor, label_B: Tensor, config: TrainConfig, done: float) -> Tensor:
