@@ -203,6 +203,11 @@ class SemanticCache:
             asked = missing or [0]
             said = [layer.float().cpu().numpy().astype(np.float16) for layer in tower(frames_BTHWC[asked])]
             if not self._layers:
+                size = self._rows * sum(layer[0].nbytes for layer in said)
+                if size > MAX_BYTES:
+                    raise SpecSemError(
+                        f"Kept semantics would take {size / 1e9:.0f} GB: set cache_semantics to false."
+                    )
                 self._layers = [
                     _mapped(self._folder / f"{i}.f16", np.float16, (self._rows, *layer.shape[1:]))
                     for i, layer in enumerate(said)
