@@ -348,6 +348,10 @@ def test_train_hands_over_what_was_typed(monkeypatch: pytest.MonkeyPatch, tmp_pa
         "b.jsonl",
         "--data",
         "c.jsonl",
+        "--weight",
+        "1",
+        "--weight",
+        "2.5",
         "--out",
         "run",
     ]
@@ -359,7 +363,7 @@ def test_train_hands_over_what_was_typed(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert CliRunner().invoke(cli.app, args).exit_code == 0
     manifests = [Path("a.jsonl"), Path("b.jsonl"), Path("c.jsonl")]
     assert seen[0] == (Path("c.json"), manifests, Path("run"))
-    assert seen[1] == {"teacher": None, "device": "auto", "processes": 2}
+    assert seen[1] == {"weights": [1.0, 2.5], "teacher": None, "device": "auto", "processes": 2}
 
 
 def test_serve_hands_over_only_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,8 @@ CODES = {
 @pytest.fixture(scope="module")
 def pool() -> Iterator[DecoderPool]:
     with DecoderPool(workers=1) as pool:
+        while not pool.pids():  # its worker is on the way
+            time.sleep(0.01)
         yield pool
 
 

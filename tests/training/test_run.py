@@ -30,7 +30,7 @@ def test_from_a_manifest_to_a_model_that_tells_them_apart(drawn_pack: Path, tmp_
     scorer = Scorer(record, device="cpu")
     table = json.loads((model / "validation.json").read_text())
     assert table["conditions"]["as-is"]["n_generated"] == 6
-    assert table["not_judged"] == ["half-size"]  # 48x48 is too small to be scored
+    assert set(table["conditions"]) == {"as-is", "level", "canonical"}
     assert set(table["conditions"]["as-is"]["generators"]) == {"source-2", "source-6"}
 
     scores = [s for s in read_scores(out / "scores.jsonl") if s.condition == "as-is"]
@@ -48,7 +48,7 @@ def test_folds_become_members_that_never_saw_what_they_are_judged_on(
     fields = json.loads(recipe(tmp_path / "r.json", replace(CONFIG, steps=30, aligned=0.5)).read_text())
     stage = fields["stages"][0]
     stage["cache"] |= {"twins": 1.0, "variants": 3}
-    fields |= {"folds": 2, "zoo": [{"width": 4}, {"upsample": "shuffle", "width": 4}]}
+    fields |= {"folds": 2, "zoo_steps": 3, "zoo": [{"width": 4}, {"upsample": "shuffle", "width": 4}]}
     (tmp_path / "r.json").write_text(json.dumps(fields))
     out = tmp_path / "out"
     train(tmp_path / "r.json", [drawn_pack], out, device="cpu", processes=1)
@@ -169,7 +169,7 @@ def test_training_stops_when_unseen_sources_gain_nothing_and_keeps_the_best(
     config = replace(CONFIG, steps=200, validate_every=2, patience=3, learning_rate=0.0)  # nothing can gain
     net = fit(config, cache, members, tmp_path / "out", held_out=held_out, progress=False)
     last = torch.load(tmp_path / "out" / "last.pt", weights_only=True)
-    assert last["step"] == 8
+    assert last["step"] == last["best"][1] + 6 < 50  # norms still settle for a while
     best = torch.load(tmp_path / "out" / "best.pt", weights_only=True)
     assert all(torch.equal(value, best[key]) for key, value in net.state_dict().items())
 
