@@ -79,6 +79,10 @@ ModelOption = Annotated[str, typer.Option("--model", metavar="NAME", help="One o
 DeviceOption = Annotated[
     Device, typer.Option("--device", help="Where the model runs; auto: CUDA if there is one.")
 ]
+DataOption = Annotated[
+    list[Path], typer.Option("--data", metavar="MANIFEST...", help="One or more manifests (JSON lines).")
+]
+OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where it writes, and resumes from.")]
 TeacherOption = Annotated[
     Path | None, typer.Option("--teacher", metavar="FILE", help="Weights whose features a recipe distils.")
 ]
@@ -255,10 +259,8 @@ class _ManyValues(TyperCommand):
 @app.command(cls=_ManyValues)
 def train(
     config: Annotated[Path, typer.Option(metavar="FILE", help="The recipe, e.g. models/specsem-b32.json.")],
-    data: Annotated[
-        list[Path], typer.Option(metavar="MANIFEST...", help="One or more manifests (JSON lines).")
-    ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where it writes, and resumes from.")],
+    data: DataOption,
+    out: OutOption,
     weight: Annotated[
         list[float] | None,
         typer.Option(metavar="W", help="How often a manifest is drawn from beside others: one each."),
@@ -277,10 +279,8 @@ def train(
 @app.command(cls=_ManyValues, no_args_is_help=True)
 def ablate(
     config: Annotated[Path, typer.Option(metavar="FILE", help="A recipe with folds.")],
-    data: Annotated[
-        list[Path], typer.Option(metavar="MANIFEST...", help="One or more manifests (JSON lines).")
-    ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where it writes, and resumes from.")],
+    data: DataOption,
+    out: OutOption,
     variant: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A variant; several, or all if none is named.")
     ] = None,
@@ -310,10 +310,8 @@ def ablate(
 
 @app.command(cls=_ManyValues, no_args_is_help=True)
 def evaluate(
-    data: Annotated[
-        list[Path], typer.Option(metavar="MANIFEST...", help="One or more manifests (JSON lines).")
-    ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where it writes, and resumes from.")],
+    data: DataOption,
+    out: OutOption,
     model: Annotated[
         str, typer.Option(metavar="NAME", help="One of `specsem models`, or a folder that `train` wrote.")
     ] = DEFAULT_MODEL,

@@ -71,7 +71,7 @@ class Scorer:
         max_batch: int = 32,
     ) -> None:
         self.record = get_model(model) if isinstance(model, str) else model
-        self.device = _device(device)
+        self.device = resolve_device(device)
         self.policy = policy
         self.calibration = Calibration.load(self.record.folder)
         self.threshold = self.calibration.threshold(policy)
@@ -211,7 +211,12 @@ def _pixel_facts(crops_BTNHWC: Tensor) -> tuple[Tensor, Tensor]:
     return motion_B, detail_B
 
 
-def _device(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
+    """``auto``, ``cpu`` or ``cuda`` as a device.
+
+    Raises:
+        ModelError: there is no such device here.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():

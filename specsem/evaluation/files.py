@@ -19,7 +19,8 @@ import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,22 @@ from rich.console import Console
 from rich.progress import track
 
 from specsem.errors import MediaError, SpecSemError
-from specsem.evaluation.conditions import materialise
+from specsem.evaluation.conditions import materialise, workshop_of
 from specsem.media import Clip, DecoderPool, SamplePlan
+from specsem.registry import ModelRecord
 from specsem.scorer import Scorer, WindowScore
 from specsem.training.data import Item
 
-__all__ = ["FileFacts", "FileScore", "append_score", "read_scores", "score_items", "write_scores"]
+__all__ = [
+    "FileFacts",
+    "FileScore",
+    "append_score",
+    "read_scores",
+    "rejoined",
+    "score_conditions",
+    "score_items",
+    "write_scores",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +113,45 @@ def score_items(
             executor.shutdown(wait=True, cancel_futures=True)  # interrupted: what is begun may end, no more
 
 
+def score_conditions(
+    items: Sequence[Item],
+    conditions: Sequence[str],
+    folder: Path,
+    *,
+    model: ModelRecord,
+    device: str = "auto",
+    processes: int = 1,
+    fold: str = "",
+) -> list[FileScore]:
+    """Score items under conditions; a condition's scores are kept in ``folder``, item by item, and reused."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scores: list[FileScore] = []
+    with ExitStack() as stack:
+        scorer: Scorer | None = None
+        for name in conditions:
+            path = folder / f"{name}.jsonl"
+            kept = _kept(path, items)
+            missing = [item for item in items if _item_key(item) not in kept]
+            if missing and scorer is None:  # nothing is loaded or started for what is there already
+                scorer = Scorer(model, device=device)
+                pool = stack.enter_context(DecoderPool(workers=max(1, processes)))
+                workshop = stack.enter_context(workshop_of(processes)) if processes > 1 else None
+            if missing and scorer is not None:
+                for score in score_items(
+                    missing,
+                    name,
+                    scorer=scorer,
+                    pool=pool,
+                    threads=processes,
+                    workshop=workshop,
+                    fold=fold,
+                ):
+                    append_score(path, score)
+                    kept[_item_key(score.item)] = score
+            scores += [kept[_item_key(item)] for item in items]
+    return scores
+
+
 def write_scores(path: Path, scores: Iterable[FileScore]) -> None:
     """Scores as JSON lines (module docstring); what was there is replaced."""
     path.write_text("".join(_line(score) for score in scores), encoding="utf-8")
@@ -136,6 +186,26 @@ def read_scores(*paths: Path, root: Path | None = None, partial_last: bool = Fal
             except (KeyError, TypeError, ValueError) as error:
                 raise SpecSemError(f"Line {number} of {path} is no score.") from error
     return scores
+
+
+def _kept(path: Path, items: Sequence[Item]) -> dict[str, FileScore]:
+    """What was scored before; a last line that a kill has torn is cut off, for more will be appended."""
+    if not path.exists():
+        return {}
+    scores = read_scores(path, partial_last=True)
+    write_scores(path, scores)
+    return {_item_key(score.item): score for score in rejoined(scores, items)}
+
+
+def rejoined(scores: Iterable[FileScore], items: Sequence[Item]) -> list[FileScore]:
+    """Those scores that are of these items, each with its item as the manifest has it."""
+    by_key = {_item_key(item): item for item in items}
+    return [replace(s, item=by_key[_item_key(s.item)]) for s in scores if _item_key(s.item) in by_key]
+
+
+def _item_key(item: Item) -> str:
+    """What names a clip wherever its manifest lies."""
+    return str(item.facts.get("sha256") or item.facts.get("path") or item.path.name)
 
 
 def _line(score: FileScore) -> str:

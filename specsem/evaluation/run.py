@@ -8,24 +8,20 @@ import hashlib
 import json
 import shlex
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from specsem.calibration import Calibration
 from specsem.errors import SpecSemError
-from specsem.evaluation.conditions import CONDITIONS, QUICK, condition, workshop_of
-from specsem.evaluation.files import FileScore, append_score, read_scores, score_items, write_scores
+from specsem.evaluation.conditions import CONDITIONS, QUICK, condition
+from specsem.evaluation.files import FileScore, read_scores, rejoined, score_conditions, write_scores
 from specsem.evaluation.report import build, page
 from specsem.evaluation.tables import Calibrations, cross_fitted
-from specsem.media import DecoderPool
 from specsem.registry import DEFAULT_MODEL, ModelRecord, get_model, read_model
-from specsem.scorer import Scorer
-from specsem.training.calibrate import CALIBRATION_CONDITIONS, calibrate
+from specsem.training.calibrate import calibrate_headlines
 from specsem.training.data import Item, read_manifest
 
-__all__ = ["evaluate", "score_conditions"]
+__all__ = ["evaluate"]
 
 _SCORES_VERSION = 1
 """Part of the name under which scores are kept: to be raised when conditions or the scoring change."""
@@ -100,61 +96,21 @@ def evaluate(
     return report
 
 
-def score_conditions(
-    items: Sequence[Item],
-    conditions: Sequence[str],
-    folder: Path,
-    *,
-    model: ModelRecord,
-    device: str = "auto",
-    processes: int = 1,
-) -> list[FileScore]:
-    """Score items under conditions; a condition's scores are kept in ``folder``, item by item, and reused."""
-    folder.mkdir(parents=True, exist_ok=True)
-    scores: list[FileScore] = []
-    with ExitStack() as stack:
-        scorer: Scorer | None = None
-        for name in conditions:
-            path = folder / f"{name}.jsonl"
-            kept = _kept(path, items)
-            missing = [item for item in items if _key(item) not in kept]
-            if missing and scorer is None:  # nothing is loaded or started for what is there already
-                scorer = Scorer(model, device=device)
-                pool = stack.enter_context(DecoderPool(workers=max(1, processes)))
-                workshop = stack.enter_context(workshop_of(processes)) if processes > 1 else None
-            if missing and scorer is not None:
-                for score in score_items(
-                    missing, name, scorer=scorer, pool=pool, threads=processes, workshop=workshop
-                ):
-                    append_score(path, score)
-                    kept[_key(score.item)] = score
-            scores += [kept[_key(item)] for item in items]
-    return scores
-
-
 def _saved(paths: Sequence[Path], items: Sequence[Item], names: Sequence[str]) -> list[FileScore]:
     """Saved scores of these items, in the order of the known conditions."""
-    by_key = {_key(item): item for item in items}
-    found = [
-        s for s in read_scores(*paths) if _key(s.item) in by_key and s.condition in (names or [s.condition])
-    ]
+    found = [s for s in rejoined(read_scores(*paths), items) if s.condition in (names or [s.condition])]
     if not found:
         raise SpecSemError("The saved scores hold no clip of these manifests and this split.")
     order = {name: place for place, name in enumerate(CONDITIONS)}
     found.sort(key=lambda s: order.get(s.condition, len(order)))
-    return [replace(s, item=by_key[_key(s.item)]) for s in found]
+    return found
 
 
 def _calibration(scores: Sequence[FileScore], model: ModelRecord) -> Calibration | Calibrations:
     """The model's own; cross-fitted for scores of several folds."""
     if len({s.fold for s in scores}) < 2:
         return Calibration.load(model.folder)
-
-    def fit(others: Sequence[FileScore]) -> Calibration:
-        calibrated = [s for s in others if s.condition in CALIBRATION_CONDITIONS]
-        return calibrate(calibrated or others)
-
-    return cross_fitted(scores, fit)
+    return cross_fitted(scores, calibrate_headlines)
 
 
 def _identity(model: ModelRecord, data: Sequence[Path]) -> str:
@@ -173,18 +129,3 @@ def _command(
     words += ["--conditions", *conditions] if conditions else []
     words += ["--scores", *(path.name for path in scores)] if scores else []
     return shlex.join([*words, "--out", "DIR"])
-
-
-def _kept(path: Path, items: Sequence[Item]) -> dict[str, FileScore]:
-    """What was scored before; a last line that a kill has torn is cut off, for more will be appended."""
-    if not path.exists():
-        return {}
-    scores = read_scores(path, partial_last=True)
-    write_scores(path, scores)
-    by_key = {_key(item): item for item in items}
-    return {_key(s.item): replace(s, item=by_key[_key(s.item)]) for s in scores if _key(s.item) in by_key}
-
-
-def _key(item: Item) -> str:
-    """What names a clip wherever its manifest lies."""
-    return str(item.facts.get("sha256") or item.facts.get("path") or item.path.name)

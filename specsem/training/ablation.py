@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from specsem.errors import SpecSemError
 from specsem.evaluation.metrics import summary
-from specsem.evaluation.run import score_conditions
-from specsem.registry import read_model
+from specsem.evaluation.tables import judged
+from specsem.scorer import resolve_device
 from specsem.training.calibrate import CALIBRATION_CONDITIONS
 from specsem.training.data import assign_folds, read_manifest
 from specsem.training.loop import TrainConfig
-from specsem.training.run import Job, Recipe
+from specsem.training.run import UNCALIBRATED, Job, Recipe
 
 __all__ = ["VARIANTS", "ablate", "as_markdown", "vary"]
 
@@ -94,8 +93,7 @@ def ablate(
     recipe = Recipe.read(config)
     if not recipe.folds:
         raise SpecSemError("An ablation wants a recipe with folds: one of them is held out.")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = str(resolve_device(device))
     if steps:
         recipe = replace(recipe, stages=(replace(recipe.stages[0], steps=steps), *recipe.stages[1:]))
     items = read_manifest(*data)
@@ -124,19 +122,11 @@ def ablate(
 
 def _figures(job: Job, fold: int, conditions: Sequence[str]) -> dict[str, dict[str, float]]:
     """Condition -> figures on the fold that this network never saw; .5 stands for the threshold."""
-    scores = score_conditions(
-        job.of(fold),
-        conditions,
-        job.folder_of(fold) / "scores",
-        model=read_model(job.folder_of(fold)),
-        device=job.device,
-        processes=job.processes,
-    )
+    scores = job.scores_of(fold, conditions)
     figures = {}
     for condition in conditions:
-        here = [s for s in scores if s.condition == condition and s.windows]
-        probability = 1 / (1 + np.exp(-np.array([s.logit for s in here])))
-        figures[condition] = summary(np.array([s.item.generated for s in here]), probability, threshold=0.5)
+        columns = judged([s for s in scores if s.condition == condition], UNCALIBRATED)
+        figures[condition] = summary(columns.generated, columns.score, threshold=0.5)
     return figures
 
 

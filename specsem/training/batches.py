@@ -17,7 +17,7 @@ from specsem.training.aligned import mask_frequencies
 from specsem.training.cache import CropCache
 from specsem.training.data import balanced_weights
 
-__all__ = ["Batch", "Observed", "Rows", "augment", "batches"]
+__all__ = ["Batch", "Observed", "Rows", "augment", "batches", "held_out_rows"]
 
 Batch = dict[str, Tensor]
 Observed = Literal["labels", "count", "mean", "any"]

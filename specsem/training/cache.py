@@ -112,10 +112,12 @@ class CropCache(Dataset[dict[str, torch.Tensor]]):
         twin = self._first_twin[item] + row - item * self.spec.per_item
         return twin if self.zoo_M[twin] >= 0 else -1
 
-    def put(self, row: int, sample: Sample, zoo: int = -1) -> None:
-        """Write one sample."""
-        self.crops_MTSSC[row], self.frames_MTssC[row], self.boxes_M4[row] = sample
-        self.zoo_M[row], self.check_M[row] = zoo, self._check(row)
+    def put(self, row: int, sample: Sample | None, zoo: int = -1) -> None:
+        """Write one sample; none: the row of a twin that isn't there."""
+        self.zoo_M[row] = zoo
+        if sample is not None:
+            self.crops_MTSSC[row], self.frames_MTssC[row], self.boxes_M4[row] = sample
+            self.check_M[row] = self._check(row)
 
     def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
         if not self._checked_M[row]:
@@ -173,7 +175,7 @@ def build_cache(
             for row, (own, twin, zoo) in zip(made.rows_of(index), samples, strict=True):
                 made.put(row, own)
                 if made.spec.twins and not items[index].generated:
-                    made.put(made._first_twin[index] + row - made.rows_of(index)[0], twin or own, zoo)
+                    made.put(made._first_twin[index] + row - made.rows_of(index)[0], twin, zoo)
     done.touch()  # also tells when it was used last
     return CropCache(items, spec, folder)
 

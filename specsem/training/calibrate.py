@@ -14,7 +14,7 @@ from specsem.evaluation.files import FileScore
 from specsem.evaluation.metrics import proportion_upper95
 from specsem.result import Threshold
 
-__all__ = ["CALIBRATION_CONDITIONS", "POLICIES", "calibrate"]
+__all__ = ["CALIBRATION_CONDITIONS", "POLICIES", "calibrate", "calibrate_headlines"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -79,6 +79,11 @@ def calibrate(
         feature_mean=tuple(np.concatenate([mean for mean, _ in known.values()]).round(5).tolist()),
         feature_std=tuple(np.concatenate([std for _, std in known.values()]).round(5).tolist()),
     )
+
+
+def calibrate_headlines(scores: Sequence[FileScore]) -> Calibration:
+    """``calibrate`` on ``CALIBRATION_CONDITIONS``; on what there is, where the scores are of none of them."""
+    return calibrate([s for s in scores if s.condition in CALIBRATION_CONDITIONS] or scores)
 
 
 def _features(score: FileScore) -> Floats:

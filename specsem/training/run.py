@@ -23,22 +23,22 @@ from torch import Tensor
 from specsem.calibration import Calibration, DomainLimits
 from specsem.errors import SpecSemError
 from specsem.evaluation.conditions import QUICK
-from specsem.evaluation.files import FileScore, write_scores
-from specsem.evaluation.run import score_conditions
+from specsem.evaluation.files import FileScore, score_conditions, write_scores
 from specsem.evaluation.tables import as_markdown, cross_fitted, validation_table
 from specsem.model import SpecSemConfig
 from specsem.registry import read_model
 from specsem.result import Threshold
+from specsem.scorer import resolve_device
 from specsem.semantic import build_tower, load_clip_tower
 from specsem.training.aligned import AutoencoderSpec, train_zoo
 from specsem.training.cache import CropCache, build_cache
-from specsem.training.calibrate import CALIBRATION_CONDITIONS, calibrate
+from specsem.training.calibrate import calibrate_headlines
 from specsem.training.data import Item, assign_folds, read_manifest
 from specsem.training.distill import distill, load_teacher, make_views
 from specsem.training.export import load_network, stack_members, write_model
 from specsem.training.loop import TrainConfig, fit
 
-__all__ = ["Job", "Recipe", "train"]
+__all__ = ["UNCALIBRATED", "Job", "Recipe", "train"]
 
 UNCALIBRATED = Calibration(
     slope=1.0,
@@ -104,8 +104,7 @@ def train(
         SpecSemError: the manifests hold too little, or the recipe wants a teacher and there is none.
     """
     recipe = Recipe.read(config)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = str(resolve_device(device))
     items = read_manifest(*data, weights=weights)
     fold_M = (
         assign_folds(items, recipe.folds) if recipe.folds else np.array([i.split == "val" for i in items])
@@ -122,17 +121,13 @@ def train(
     scores = job.scores()
     write_scores(out / "scores.jsonl", scores)
 
-    calibration = calibrate([s for s in scores if s.condition in CALIBRATION_CONDITIONS])
+    calibration = calibrate_headlines(scores)
     net = stack_members([load_network(read_model(job.folder_of(fold))) for fold in job.held_out_folds])
     write_model(out / "model", net, calibration, **job.record)
-    judged_by = cross_fitted(scores, _fit) if recipe.folds else calibration
+    judged_by = cross_fitted(scores, calibrate_headlines) if recipe.folds else calibration
     table = validation_table(scores, judged_by)
     (out / "model" / "validation.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     (out / "model" / "validation.md").write_text(as_markdown(table), encoding="utf-8")
-
-
-def _fit(scores: Sequence[FileScore]) -> Calibration:
-    return calibrate([s for s in scores if s.condition in CALIBRATION_CONDITIONS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +148,11 @@ class Job:
         return {"name": self.recipe.name, "version": self.recipe.version, "summary": self.recipe.summary}
 
     @property
+    def networks(self) -> Path:
+        """Where its networks, their runs and their scores lie."""
+        return self.runs or self.out
+
+    @property
     def held_out_folds(self) -> range:
         """Each is judged by the network that was trained without it."""
         return range(self.recipe.folds) if self.recipe.folds else range(1, 2)
@@ -169,7 +169,7 @@ class Job:
 
     def folder_of(self, fold: int) -> Path:
         """The network that leaves this fold out, as a model of its own."""
-        return (self.runs or self.out) / f"without-{fold}"
+        return self.networks / f"without-{fold}"
 
     def of(self, fold: int) -> list[Item]:
         """The items of a fold."""
@@ -213,20 +213,18 @@ class Job:
 
     def train_network(self, fold: int, progress: bool = False) -> float:
         """Train without this fold and write it; the loss of its last steps."""
-        kept = self.out / "semantic.safetensors"
-        tower = dict(load_file(kept)) if kept.exists() else None
-        if self.recipe.model.merging != "spectral-only" and self.recipe.semantics != "distill":
-            tower = dict(load_clip_tower(pretrained=self.recipe.semantics).state_dict())
+        tower = _semantics(self.recipe, self.training, self.out, None)
         trained_on = [own for own in self.fold_M if self.recipe.folds or not own]
         members = [n for n, own in enumerate(trained_on) if own != fold]
         held_out = [n for n, own in enumerate(trained_on) if own == fold]
         start: dict[str, Tensor] | None = None
         for number, stage in enumerate(self.recipe.stages, start=1):
+            folder = self.networks / f"fold-{fold}" / f"stage-{number}"
             net = fit(
                 replace(stage, seed=stage.seed + fold),
                 partial(self.cache, stage),
                 members,
-                (self.runs or self.out) / f"fold-{fold}" / f"stage-{number}",
+                folder,
                 held_out=held_out,
                 zoos=set(range(len(self.zoos))) - {fold} if self.recipe.folds else None,
                 tower=tower,
@@ -236,26 +234,25 @@ class Job:
             )
             start = net.state_dict()
         write_model(self.folder_of(fold), net, UNCALIBRATED, **self.record)
-        log = (
-            (self.runs or self.out) / f"fold-{fold}" / f"stage-{len(self.recipe.stages)}" / "log.jsonl"
-        ).read_text("utf-8")
+        log = (folder / "log.jsonl").read_text("utf-8")
         losses = [float(json.loads(line)["loss"]) for line in log.splitlines()[-10:] if line]
         return sum(losses) / max(1, len(losses))
 
     def scores(self) -> list[FileScore]:
         """Of every clip that a network holds out, by that network."""
-        return [
-            replace(score, fold=str(fold) if self.recipe.folds else "")
-            for fold in self.held_out_folds
-            for score in score_conditions(
-                self.of(fold),
-                QUICK,
-                self.out / "scores" / str(fold),
-                model=read_model(self.folder_of(fold)),
-                device=self.device,
-                processes=self.processes,
-            )
-        ]
+        return [score for fold in self.held_out_folds for score in self.scores_of(fold, QUICK)]
+
+    def scores_of(self, fold: int, conditions: Sequence[str]) -> list[FileScore]:
+        """Of a fold's clips, by the network that was trained without it."""
+        return score_conditions(
+            self.of(fold),
+            conditions,
+            self.networks / "scores" / str(fold),
+            model=read_model(self.folder_of(fold)),
+            device=self.device,
+            processes=self.processes,
+            fold=str(fold) if self.recipe.folds else "",
+        )
 
 
 def _semantics(

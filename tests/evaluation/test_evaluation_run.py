@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from specsem.errors import SpecSemError
-from specsem.evaluation import run
+from specsem.evaluation import files, run
 from specsem.evaluation.files import read_scores, write_scores
 from specsem.evaluation.run import evaluate
 from specsem.synthetic import write_clip
@@ -133,16 +133,16 @@ def test_what_was_scored_is_not_scored_again(
     (half / "as-is.jsonl").write_text(text[: len(text) // 2])  # as a kill leaves it
 
     scored: list[int] = []
-    real = run.score_items
+    real = files.score_items
 
     def counted(missing: list[object], *args: object, **options: object) -> object:
         scored.append(len(missing))
         return real(missing, *args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run, "score_items", counted)
-    whole = run.score_conditions(items, ["as-is"], kept, model=record, device="cpu")
+    monkeypatch.setattr(files, "score_items", counted)
+    whole = files.score_conditions(items, ["as-is"], kept, model=record, device="cpu")
     assert scored == []
-    again = run.score_conditions(items, ["as-is"], half, model=record, device="cpu")
+    again = files.score_conditions(items, ["as-is"], half, model=record, device="cpu")
     assert len(scored) == 1
     assert 0 < scored[0] < 12
     assert [s.item for s in again] == [s.item for s in whole] == items
