@@ -1,0 +1,68 @@
+"""The table of jobs. A change here needs a migration; a test compares the two."""
+
+from typing import Literal
+
+from sqlalchemy import BigInteger, Double, Index, MetaData, Text, UniqueConstraint, false, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+__all__ = ["Base", "JobRow", "Status"]
+
+Status = Literal["queued", "running", "done", "failed", "expired"]
+
+
+class Base(DeclarativeBase):
+    """Every constraint gets a name by rule: a migration can only drop what has one."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        }
+    )
+
+
+class JobRow(Base):
+    """One job. Times are seconds since the epoch by the database's clock (``JobStore`` says why)."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        UniqueConstraint("tenant", "idempotency_key"),
+        Index(None, "tenant", "created_at", "id"),  # a page of the list
+        Index(None, "tenant", "sha256"),  # the same bytes again
+        Index(None, "status", "created_at"),  # the next to do; what has expired
+    )
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    tenant: Mapped[str] = mapped_column(Text)
+    status: Mapped[Status] = mapped_column(Text)
+
+    # What is to be done.
+    filename: Mapped[str] = mapped_column(Text)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(Text)
+    thorough: Mapped[bool]
+    keep_media: Mapped[bool]
+    idempotency_key: Mapped[str | None] = mapped_column(Text)
+
+    # Who is at it.
+    lease: Mapped[str | None] = mapped_column(Text)
+    lease_until: Mapped[float | None] = mapped_column(Double)
+    attempts: Mapped[int] = mapped_column(server_default=text("0"), default=0)
+    not_before: Mapped[float] = mapped_column(Double)
+    stage: Mapped[str] = mapped_column(Text)
+    fraction: Mapped[float] = mapped_column(Double, server_default=text("0"), default=0.0)
+    eta_s: Mapped[float | None] = mapped_column(Double)
+
+    # What came of it.
+    result: Mapped[str | None] = mapped_column(Text)
+    made_by: Mapped[str | None] = mapped_column(Text)
+    """Model, version, weights and policy behind the result: what it may be answered for again."""
+    from_store: Mapped[bool] = mapped_column(server_default=false(), default=False)
+    error_code: Mapped[str | None] = mapped_column(Text)
+    error_message: Mapped[str | None] = mapped_column(Text)
+
+    created_at: Mapped[float] = mapped_column(Double)
+    started_at: Mapped[float | None] = mapped_column(Double)
+    finished_at: Mapped[float | None] = mapped_column(Double)
+    expires_at: Mapped[float | None] = mapped_column(Double)
