@@ -23,6 +23,9 @@ __all__ = ["Decoder", "Scan", "Scoring"]
 
 T = TypeVar("T")
 
+Progress = Callable[[str, float], None]
+"""Told (stage, fraction of all work that is done)."""
+
 
 class Scan(Protocol):
     """The windows of a whole time line in order; ``clip`` holds the facts once they are through."""
@@ -59,31 +62,50 @@ class Scoring:
             self._in_thread(lambda cancel: self._decoder.probe(path, cancel=cancel))
         )
 
-    async def score(self, path: Path, *, name: str, sha256: str, thorough: bool) -> ScoredFile:
+    async def score(
+        self,
+        path: Path,
+        *,
+        name: str,
+        sha256: str,
+        thorough: bool,
+        timeout_s: float | None = None,
+        on_progress: Progress | None = None,
+    ) -> ScoredFile:
         """The answer for a file; ``name`` is what the answer calls it.
+
+        ``timeout_s`` takes the place of a request's. ``on_progress`` hears the stage and the fraction of all
+        work that is done, maybe in another thread.
 
         Raises:
             MediaError: this file can't be scored.
             Problem: ``not_ready`` or ``deadline_exceeded`` (503).
         """
-        return await self._within_time(self._score(path, name, sha256, thorough))
+        work = self._score(path, name, sha256, thorough, on_progress)
+        return await self._within_time(work, timeout_s)
 
     def close(self) -> None:
         """Stop the decoder, then the threads that it lets go: none outlives the event loop that it needs."""
         self._decoder.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    async def _score(self, path: Path, name: str, sha256: str, thorough: bool) -> ScoredFile:
+    async def _score(
+        self, path: Path, name: str, sha256: str, thorough: bool, tell: Progress | None
+    ) -> ScoredFile:
         begun = time.perf_counter()
         if thorough:
-            clip, scores = await self._scan(path)
+            clip, scores = await self._scan(path, tell)
             verdict = await self._engine.judge(clip, scores)
             forward_s = max(0.0, time.perf_counter() - begun - clip.decode_ms / 1e3)
         else:
+            if tell:
+                tell("decode", 0.0)
             clip = await self._in_thread(
                 lambda cancel: self._decoder.decode(path, self._engine.plan, cancel=cancel)
             )
             decoded = time.perf_counter()
+            if tell:
+                tell("score", 0.5)  # about: which of the two takes longer depends on the file and the device
             verdict = await self._engine.score(clip)
             forward_s = time.perf_counter() - decoded
         timing_ms = {
@@ -100,17 +122,20 @@ class Scoring:
             timing_ms=timing_ms,
         )
 
-    async def _scan(self, path: Path) -> "tuple[Clip, list[WindowScore]]":
+    async def _scan(self, path: Path, tell: Progress | None) -> "tuple[Clip, list[WindowScore]]":
         """The whole time line in constant memory: the decoder waits while the engine scores a handful."""
         loop = asyncio.get_running_loop()
         pending: list[Future[list[WindowScore]]] = []
 
         def scan(cancel: threading.Event) -> "tuple[Clip, list[WindowScore]]":
             scores: list[WindowScore] = []
+            duration_s = self._decoder.probe(path, cancel=cancel).duration_s if tell else 0.0
             with self._decoder.scan(path, self._engine.plan, cancel=cancel) as windows:
                 while batch := list(islice(windows, SCAN_BATCH)):
                     pending[:] = [asyncio.run_coroutine_threadsafe(self._engine.score_windows(batch), loop)]
                     scores += pending[0].result()
+                    if tell and duration_s > 0:
+                        tell("scan", min(1.0, batch[-1].end_s / duration_s))
                 return windows.clip, scores
 
         try:
@@ -127,13 +152,14 @@ class Scoring:
         finally:
             cancel.set()
 
-    async def _within_time(self, work: Awaitable[T]) -> T:
+    async def _within_time(self, work: Awaitable[T], timeout_s: float | None = None) -> T:
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(limit_s):
                 return await work
         except TimeoutError:
             raise Problem(
                 "deadline_exceeded",
-                f"The video could not be scored within {self._timeout_s:g} s. "
+                f"The video could not be scored within {limit_s:g} s. "
                 "Try again when less is going on; a long one is quicker without a thorough scan.",
             ) from None

@@ -84,6 +84,29 @@ class Settings(BaseSettings):
     )
     max_connections: int = Field(512, gt=0, description="Open connections before 503.")
 
+    # Jobs: what outlives its request.
+    database_url: SecretStr | None = Field(
+        None, description="Where jobs are: postgresql://... Without it, SQLite in the data folder."
+    )
+    job_slots: int = Field(
+        1, ge=0, description="Jobs at a time in the service itself; 0 leaves all to `specsem worker`."
+    )
+    job_lease_s: float = Field(
+        30.0, gt=0, description="A worker that is not heard of for so long has lost its jobs to others."
+    )
+    job_max_attempts: int = Field(3, gt=0, description="A job that ends its worker so often is failed.")
+    job_timeout_s: float = Field(4 * 3600.0, gt=0, description="Decoding, waiting and scoring of one job.")
+    job_ttl_s: float = Field(
+        7 * 24 * 3600.0, gt=0, description="Answers of jobs are removed after so many seconds."
+    )
+    keep_media: bool = Field(
+        False, description="Keep the file of a finished job for as long as its answer; else it goes at once."
+    )
+    max_queued_jobs: int = Field(10_000, gt=0, description="Jobs that wait before 503.")
+    long_video_s: float = Field(
+        600.0, gt=0, description="/v1/score makes a job of what is longer, unless `Prefer: wait` is sent."
+    )
+
     # The decoder: what one file may cost (specsem.media.Limits).
     decode_workers: int = Field(2, gt=0, description="Decoder processes.")
     decode_wall_s: float = Field(
@@ -101,6 +124,11 @@ class Settings(BaseSettings):
         if any(len(key.get_secret_value()) < MIN_KEY_CHARACTERS for key in self.api_keys):
             raise ValueError(f"a key in SPECSEM_API_KEYS is shorter than {MIN_KEY_CHARACTERS} characters")
         return self
+
+    @property
+    def database_address(self) -> str | None:
+        """The address of the database of jobs with its password; None: SQLite in the data folder."""
+        return self.database_url.get_secret_value() if self.database_url else None
 
     @property
     def limits(self) -> Limits:

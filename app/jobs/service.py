@@ -1,0 +1,298 @@
+"""Jobs as routes and workers see them: rows and files together, off the event loop."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.engines import Engine
+from app.jobs.database import DB_THREADS, open_database
+from app.jobs.files import JobFiles
+from app.jobs.store import Finished, JobStore, KeyTaken, NewJob, Progress
+from app.jobs.table import JobRow, Status
+from app.problems import Problem
+from app.schemas import Video
+from app.settings import Settings
+from app.uploads import Upload, disk_full
+from specsem import __version__
+from specsem.result import ScoredFile
+
+__all__ = ["Jobs", "Order"]
+
+logger = logging.getLogger("specsem.app")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ORPHAN_S = 900.0
+"""A folder without a row is left alone for so long: its row may be on the way."""
+SWEEP_S = 3600.0
+TEND_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How a client wants its job."""
+
+    tenant: str
+    thorough: bool
+    idempotency_key: str | None = None
+    fresh: bool = False
+    """Done anew though the store knows the answer."""
+
+    def thoroughly(self) -> "Order":
+        """The same, with the whole time line scanned."""
+        return replace(self, thorough=True)
+
+
+class Jobs:
+    """The jobs of all tenants. Its database calls run in threads of their own: where all others write
+    uploads to a slow disk, a lease is still renewed."""
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._files = JobFiles(settings.data_dir / "jobs")
+        self._threads = ThreadPoolExecutor(DB_THREADS, thread_name_prefix="specsem-jobs")
+        self._opened: JobStore | None = None
+        self.media_bytes = 0
+        """Bytes of all media of jobs, as this process last heard."""
+        self.working: dict[str, asyncio.Task[None]] = {}
+        """What a worker in this process is at, by job."""
+        self.stopping = False
+        self.news = asyncio.Event()
+        """Set when a worker in this process should look again: a new job, or the end."""
+
+    async def open(self) -> None:
+        """Open the database and tidy up.
+
+        Raises:
+            StoreUnusable: the database can't be used.
+        """
+        settings = self._settings
+        engine = await self._run(open_database, settings.database_address, settings.data_dir)
+        self._opened = JobStore(engine)
+        await self._run(self._files.open)
+        await self.sweep()
+
+    def stop(self) -> None:
+        """Take on nothing more, and let event streams end."""
+        self.stopping = True
+        self.news.set()
+
+    async def aclose(self) -> None:
+        """Close the database; whoever worked on jobs has ended."""
+        if self._opened is not None:
+            await self._run(self._opened.close)
+        self._threads.shutdown(wait=False)
+
+    # -- for clients ----------------------------------------------------------------------------------------
+
+    async def submit_upload(self, upload: Upload, order: Order) -> JobRow:
+        """A job for a file that arrived.
+
+        Raises:
+            Problem: ``idempotency_key_reused``, ``busy``, ``storage_full``.
+        """
+        job = self._new(order, upload.name, upload.bytes, upload.sha256)
+        return await self._submit(job, order, lambda: self._files.move_in(job.id, upload.folder))
+
+    async def submit_video(self, video: Video, path: Path, order: Order) -> JobRow:
+        """A job for a stored video, which may be deleted from the store while it waits.
+
+        Raises:
+            Problem: as ``submit_upload``; ``video_not_found``, it went meanwhile.
+        """
+        job = self._new(order, video.filename, video.bytes, video.sha256)
+        return await self._submit(job, order, lambda: self._files.link_in(job.id, path))
+
+    async def find(self, tenant: str, job_id: str) -> JobRow:
+        """A job.
+
+        Raises:
+            Problem: ``job_not_found`` (404): no such id with this tenant, or deleted.
+        """
+        found = await self._run(self._store.find, tenant, job_id)
+        if found is None:
+            raise Problem("job_not_found", "There is no job with this id; it may have been deleted.")
+        return found
+
+    async def page(
+        self, tenant: str, *, statuses: Sequence[Status], before: tuple[float, str] | None, limit: int
+    ) -> list[JobRow]:
+        """The latest jobs first; ``before`` is (created_at, id) of the last one seen."""
+        return await self._run(self._store.page, tenant, statuses=statuses, before=before, limit=limit)
+
+    async def delete(self, tenant: str, job_id: str) -> None:
+        """Remove a job with its answer and its media; one under way is cancelled.
+
+        Raises:
+            Problem: ``job_not_found`` (404).
+        """
+        await self.find(tenant, job_id)
+        await self._run(self._store.remove, tenant, job_id)
+        if job_id in self.working:
+            self.working[job_id].cancel()
+        await self._run(self._files.remove, job_id)
+
+    def made_by(self) -> str | None:
+        """What an answer of this process stands on; None before the model is loaded."""
+        if not self._engine.ready:
+            return None
+        record = self._engine.record
+        return f"{record.name} {record.version} {record.sha256} {self._settings.policy} {__version__}"
+
+    # -- for workers ----------------------------------------------------------------------------------------
+
+    def path(self, job: JobRow) -> Path:
+        """Where a job's file is."""
+        return self._files.path(job.id)
+
+    async def claim(self) -> JobRow | None:
+        """The next job under a lease of the caller's. Raises ``SQLAlchemyError``."""
+        settings = self._settings
+        return await self._run(
+            self._store.claim, lease_s=settings.job_lease_s, max_attempts=settings.job_max_attempts
+        )
+
+    async def renew(self, job: JobRow, progress: Progress) -> bool:
+        """Hold on to it. False: it is no longer the caller's. Raises ``SQLAlchemyError``."""
+        return await self._run(self._store.renew, job, progress, lease_s=self._settings.job_lease_s)
+
+    async def finish(self, job: JobRow, finished: Finished) -> bool:
+        """End it, then let its media go. False: it is no longer the caller's. Raises ``SQLAlchemyError``."""
+        if not await self._run(self._store.finish, job, finished, ttl_s=self._settings.job_ttl_s):
+            return False
+        if not job.keep_media:
+            await self._run(self._files.remove, job.id)
+        return True
+
+    async def hand_back(self, job: JobRow, *, after_s: float = 0.0, counts: bool = False) -> bool:
+        """Let others have it. Raises ``SQLAlchemyError``."""
+        return await self._run(self._store.hand_back, job, after_s=after_s, counts=counts)
+
+    async def give_up(self) -> None:
+        """Fail what has ended its worker too often. Raises ``SQLAlchemyError``."""
+        settings = self._settings
+        for job_id in await self._run(
+            self._store.give_up, max_attempts=settings.job_max_attempts, ttl_s=settings.job_ttl_s
+        ):
+            logger.error("job %s was given up after %d attempts", job_id, settings.job_max_attempts)
+            await self._run(self._files.remove, job_id)
+
+    # -- the janitor ----------------------------------------------------------------------------------------
+
+    async def keep_house(self) -> None:
+        """Sweep every hour, and count and give up in between, for as long as it is let."""
+        swept = time.monotonic()
+        while True:
+            await asyncio.sleep(min(TEND_S, self._settings.job_lease_s))
+            try:
+                await self.give_up()
+                self.media_bytes = await self._run(self._store.media_bytes)
+                if time.monotonic() - swept > SWEEP_S:
+                    await self.sweep()
+                    swept = time.monotonic()
+            except (SQLAlchemyError, OSError):
+                logger.exception("the jobs could not be swept")
+
+    async def sweep(self) -> None:
+        """Expire what is over, remove media that nobody needs, and count the rest."""
+        await self._run(self._sweep)
+
+    def _sweep(self) -> None:
+        settings, store = self._settings, self._store
+        # A row that expired stays as long again: its client reads "expired", and not "no such job".
+        store.purge(after_s=settings.job_ttl_s)
+        store.expire(queue_ttl_s=settings.job_ttl_s)
+        present = list(self._files.older_than(ORPHAN_S))
+        for first in range(0, len(present), 500):
+            ids = present[first : first + 500]
+            for job_id in set(ids) - store.in_need_of_media(ids):
+                self._files.remove(job_id)
+        self.media_bytes = store.media_bytes()
+
+    # -- how ------------------------------------------------------------------------------------------------
+
+    @property
+    def _store(self) -> JobStore:
+        if self._opened is None:
+            raise TypeError("the jobs were not opened")
+        return self._opened
+
+    async def _run(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: call(*args, **kwargs))
+
+    def _new(self, order: Order, filename: str, size: int, sha256: str) -> NewJob:
+        return NewJob(
+            id=secrets.token_hex(16),
+            tenant=order.tenant,
+            filename=filename,
+            bytes=size,
+            sha256=sha256,
+            thorough=order.thorough,
+            keep_media=self._settings.keep_media,
+            idempotency_key=order.idempotency_key,
+        )
+
+    async def _submit(self, job: NewJob, order: Order, bring_in: Callable[[], None]) -> JobRow:
+        made_by = None if order.fresh else self.made_by()
+        adding = asyncio.ensure_future(self._run(self._add, job, made_by, bring_in))
+        try:
+            row = await asyncio.shield(adding)
+        except asyncio.CancelledError:
+            # Who leaves now may ask again by the key. The upload's folder goes next: not while it is moved.
+            await asyncio.gather(adding, return_exceptions=True)
+            raise
+        except KeyTaken:
+            return await self._same_request(job)
+        except FileNotFoundError as error:
+            raise Problem("video_not_found", "The video was deleted before the job was there.") from error
+        except OSError as error:
+            raise disk_full() from error
+        self.news.set()
+        return row
+
+    def _add(self, job: NewJob, made_by: str | None, bring_in: Callable[[], None]) -> JobRow:
+        """File first, then row: a row never waits for a file that is not there."""
+        store, settings = self._store, self._settings
+        if job.idempotency_key and store.find_by_key(job.tenant, job.idempotency_key):
+            raise KeyTaken
+        if made_by and (answer := self._known_answer(job, made_by)):
+            return store.add(job, finished=answer, ttl_s=settings.job_ttl_s, from_store=True)
+        if store.queued() >= settings.max_queued_jobs:
+            raise Problem("busy", "Too many jobs wait; try again later.", headers={"Retry-After": "30"})
+        bring_in()
+        try:
+            row = store.add(job)
+        except KeyTaken:  # by a request at the same moment
+            self._files.remove(job.id)
+            raise
+        # Any other error leaves the file to the janitor: the row may be there though its commit went unheard.
+        self.media_bytes = store.media_bytes()
+        return row
+
+    def _known_answer(self, job: NewJob, made_by: str) -> Finished | None:
+        known = self._store.find_alike(job.tenant, job.sha256, thorough=job.thorough, made_by=made_by)
+        if known is None or known.result is None:
+            return None
+        answer = ScoredFile.model_validate_json(known.result).model_copy(update={"path": job.filename})
+        return Finished(result=answer.model_dump_json(), made_by=made_by)
+
+    async def _same_request(self, job: NewJob) -> JobRow:
+        assert job.idempotency_key is not None  # noqa: S101 - no key can't be taken
+        first = await self._run(self._store.find_by_key, job.tenant, job.idempotency_key)
+        if first is None:  # deleted in between
+            raise Problem("busy", "The job of this Idempotency-Key was just deleted; try again.")
+        if (first.sha256, first.thorough) != (job.sha256, job.thorough):
+            raise Problem(
+                "idempotency_key_reused", "This Idempotency-Key was used for another file or other options."
+            )
+        return first

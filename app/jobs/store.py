@@ -1,0 +1,372 @@
+"""Every statement on the table of jobs. Blocking: ``service`` calls it in threads of its own.
+
+Times are compared by one clock. On PostgreSQL that is the server's, because workers on several machines
+never quite agree; SQLite (in WAL mode) lives on one machine, whose clock is everybody's.
+"""
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    Delete,
+    Engine,
+    Update,
+    and_,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.jobs.database import is_sqlite
+from app.jobs.table import JobRow, Status
+
+__all__ = ["Finished", "JobStore", "KeyTaken", "NewJob", "Progress"]
+
+LEASE_BYTES = 16
+FINISHED = ("done", "failed")
+NO_LEASE: dict[str, Any] = {"lease": None, "lease_until": None, "eta_s": None}
+
+
+class KeyTaken(Exception):
+    """The tenant has a job with this idempotency key already."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """What is to be done, for whom."""
+
+    id: str
+    tenant: str
+    filename: str
+    bytes: int
+    sha256: str
+    thorough: bool
+    keep_media: bool
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a job ended: a result and what made it, or an error."""
+
+    result: str | None = None
+    made_by: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+
+    @property
+    def status(self) -> Status:
+        """The state that this is."""
+        return "failed" if self.result is None else "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is."""
+
+    stage: str
+    fraction: float
+    eta_s: float | None = None
+
+
+class JobStore:
+    """The rows. What it gives out is a snapshot: changing it changes nothing."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writing = engine.execution_options(writes=True)
+        self._sqlite = is_sqlite(engine)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._engine.dispose()
+
+    # -- for clients ----------------------------------------------------------------------------------------
+
+    def add(
+        self, job: NewJob, *, finished: Finished | None = None, ttl_s: float = 0.0, from_store: bool = False
+    ) -> JobRow:
+        """A new row; with ``finished``, one that has its answer already.
+
+        Raises:
+            KeyTaken: by another job of this tenant.
+        """
+        now = self._now()
+        statement = insert(JobRow).values(
+            id=job.id,
+            tenant=job.tenant,
+            status="queued",
+            filename=job.filename,
+            bytes=job.bytes,
+            sha256=job.sha256,
+            thorough=job.thorough,
+            keep_media=job.keep_media,
+            idempotency_key=job.idempotency_key,
+            not_before=now,
+            stage="queued",
+            created_at=now,
+            from_store=from_store,
+        )
+        if finished is not None:
+            statement = statement.values(**self._ending(finished, ttl_s), keep_media=False)
+        try:
+            with self._session(self._writing) as session:
+                return session.execute(statement.returning(JobRow)).scalar_one()
+        except IntegrityError as error:
+            raise KeyTaken(job.idempotency_key) from error
+
+    def find(self, tenant: str, job_id: str) -> JobRow | None:
+        """A job of this tenant."""
+        wanted = select(JobRow).where(JobRow.tenant == tenant, JobRow.id == job_id)
+        with self._session(self._engine) as session:
+            return session.execute(wanted).scalar_one_or_none()
+
+    def find_by_key(self, tenant: str, idempotency_key: str) -> JobRow | None:
+        """The tenant's job with this idempotency key."""
+        with self._session(self._engine) as session:
+            return session.execute(
+                select(JobRow).where(JobRow.tenant == tenant, JobRow.idempotency_key == idempotency_key)
+            ).scalar_one_or_none()
+
+    def find_alike(self, tenant: str, sha256: str, *, thorough: bool, made_by: str) -> JobRow | None:
+        """The tenant's latest answer for the same bytes by the same model with the same options."""
+        with self._session(self._engine) as session:
+            return session.execute(
+                select(JobRow)
+                .where(
+                    JobRow.tenant == tenant,
+                    JobRow.sha256 == sha256,
+                    JobRow.thorough == thorough,
+                    JobRow.made_by == made_by,
+                    self._has("done"),
+                )
+                .order_by(JobRow.finished_at.desc())
+                .limit(1)
+            ).scalar_one_or_none()
+
+    def page(
+        self,
+        tenant: str,
+        *,
+        statuses: Sequence[Status] = (),
+        before: tuple[float, str] | None = None,
+        limit: int,
+    ) -> list[JobRow]:
+        """The tenant's jobs, the latest first; ``before`` is (created_at, id) of the last one seen."""
+        wanted = select(JobRow).where(JobRow.tenant == tenant)
+        if statuses:
+            wanted = wanted.where(or_(*(self._has(status) for status in statuses)))
+        if before is not None:
+            wanted = wanted.where(
+                tuple_(JobRow.created_at, JobRow.id) < tuple_(literal(before[0]), literal(before[1]))
+            )
+        ordered = wanted.order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit)
+        with self._session(self._engine) as session:
+            return list(session.execute(ordered).scalars())
+
+    def remove(self, tenant: str, job_id: str) -> bool:
+        """Forget a job, whatever it is doing; its worker finds its lease gone. False: there is none."""
+        statement = delete(JobRow).where(JobRow.tenant == tenant, JobRow.id == job_id)
+        with self._session(self._writing) as session:
+            return _hit(session, statement)
+
+    def queued(self) -> int:
+        """How many jobs wait."""
+        with self._session(self._engine) as session:
+            counting = select(func.count()).select_from(JobRow).where(JobRow.status == "queued")
+            return session.execute(counting).scalar_one()
+
+    # -- for workers ----------------------------------------------------------------------------------------
+
+    def claim(self, *, lease_s: float, max_attempts: int) -> JobRow | None:
+        """The oldest job that nobody is at, now under a lease of the caller's. None: there is none."""
+        now = self._now()
+        following = (
+            select(JobRow.id)
+            .where(
+                or_(
+                    and_(JobRow.status == "queued", JobRow.not_before <= now),
+                    and_(JobRow.status == "running", JobRow.lease_until < now),
+                ),
+                JobRow.attempts < max_attempts,
+            )
+            .order_by(JobRow.created_at)
+            .limit(1)
+        )
+        if not self._sqlite:  # who claims at the same moment takes the next one instead of waiting
+            following = following.with_for_update(skip_locked=True)
+        statement = (
+            update(JobRow)
+            .where(JobRow.id == following.scalar_subquery())
+            .values(
+                status="running",
+                lease=secrets.token_hex(LEASE_BYTES),
+                lease_until=now + lease_s,
+                attempts=JobRow.attempts + 1,
+                started_at=func.coalesce(JobRow.started_at, now),
+                stage="starting",
+                fraction=0.0,
+                eta_s=None,
+            )
+            .returning(JobRow)
+        )
+        with self._session(self._writing) as session:
+            return session.execute(statement).scalar_one_or_none()
+
+    def renew(self, job: JobRow, progress: Progress, *, lease_s: float) -> bool:
+        """Hold on to a job and say how far it is. False: the lease is another's, or the job is gone."""
+        return self._as_holder(
+            job,
+            lease_until=self._now() + lease_s,
+            stage=progress.stage,
+            fraction=progress.fraction,
+            eta_s=progress.eta_s,
+        )
+
+    def finish(self, job: JobRow, finished: Finished, *, ttl_s: float) -> bool:
+        """End a job. False: the lease is another's, or the job is gone; nothing was written then."""
+        return self._as_holder(job, **self._ending(finished, ttl_s))
+
+    def hand_back(self, job: JobRow, *, after_s: float = 0.0, counts: bool) -> bool:
+        """Let others have it, after a while; an attempt that was cut short by us doesn't count."""
+        return self._as_holder(
+            job,
+            status="queued",
+            not_before=self._now() + after_s,
+            attempts=job.attempts if counts else job.attempts - 1,
+            stage="queued",
+            fraction=0.0,
+            **NO_LEASE,
+        )
+
+    def give_up(self, *, max_attempts: int, ttl_s: float) -> list[str]:
+        """Fail what has ended its worker too often. The ids of those jobs."""
+        now = self._now()
+        worn_out = Finished(
+            error_code="attempts_exceeded",
+            error_message="The work on this file ended before its time, again and again.",
+        )
+        statement = (
+            update(JobRow)
+            .where(
+                or_(JobRow.status == "queued", and_(JobRow.status == "running", JobRow.lease_until < now)),
+                JobRow.attempts >= max_attempts,
+            )
+            .values(**self._ending(worn_out, ttl_s))
+        )
+        return self._ids_hit(statement)
+
+    # -- for the janitor ------------------------------------------------------------------------------------
+
+    def expire(self, *, queue_ttl_s: float) -> list[str]:
+        """Forget answers whose time is over, and what has waited too long to be of use. Their ids."""
+        now = self._now()
+        statement = (
+            update(JobRow)
+            .where(
+                or_(
+                    and_(JobRow.status.in_(FINISHED), JobRow.expires_at <= now),
+                    and_(JobRow.status == "queued", JobRow.created_at <= now - queue_ttl_s),
+                )
+            )
+            .values(
+                status="expired",
+                stage="expired",
+                result=None,
+                expires_at=func.coalesce(JobRow.expires_at, now),
+            )
+        )
+        return self._ids_hit(statement)
+
+    def purge(self, *, after_s: float) -> list[str]:
+        """Remove the rows of jobs that expired so long ago. Their ids."""
+        statement = delete(JobRow).where(
+            JobRow.status == "expired", JobRow.expires_at <= self._now() - after_s
+        )
+        with self._session(self._writing) as session:
+            return list(session.execute(statement.returning(JobRow.id)).scalars())
+
+    def in_need_of_media(self, ids: Sequence[str]) -> set[str]:
+        """Which of these jobs still need their file."""
+        with self._session(self._engine) as session:
+            return set(session.execute(select(JobRow.id).where(JobRow.id.in_(ids), _needs_media())).scalars())
+
+    def media_bytes(self) -> int:
+        """Bytes of all files that are still needed."""
+        with self._session(self._engine) as session:
+            total = session.execute(select(func.sum(JobRow.bytes)).where(_needs_media())).scalar_one()
+            return int(total or 0)
+
+    # -- how ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _session(self, engine: Engine) -> Iterator[Session]:
+        """One transaction; rows read in it stay readable after it."""
+        with Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def _now(self) -> ColumnElement[float]:
+        if self._sqlite:
+            return literal(time.time())
+        return func.extract("epoch", func.clock_timestamp()).cast(JobRow.created_at.type)
+
+    def _has(self, status: Status) -> ColumnElement[bool]:
+        """Whether a job is in this state for its client: expired by the clock, before the janitor comes."""
+        if status == "expired":
+            over = and_(JobRow.status.in_(FINISHED), JobRow.expires_at <= self._now())
+            return or_(JobRow.status == "expired", over)
+        if status in FINISHED:
+            return and_(JobRow.status == status, JobRow.expires_at > self._now())
+        return JobRow.status == status
+
+    def _ending(self, finished: Finished, ttl_s: float) -> dict[str, Any]:
+        now = self._now()
+        return {
+            "status": finished.status,
+            "stage": finished.status,
+            "fraction": 1.0,
+            "result": finished.result,
+            "made_by": finished.made_by,
+            "error_code": finished.error_code,
+            "error_message": finished.error_message,
+            "finished_at": now,
+            "expires_at": now + ttl_s,
+            **NO_LEASE,
+        }
+
+    def _as_holder(self, job: JobRow, **values: Any) -> bool:
+        """Change a row if the lease that came with ``job`` still holds."""
+        statement = (
+            update(JobRow)
+            .where(JobRow.id == job.id, JobRow.status == "running", JobRow.lease == job.lease)
+            .values(**values)
+        )
+        with self._session(self._writing) as session:
+            return _hit(session, statement)
+
+    def _ids_hit(self, statement: Update) -> list[str]:
+        with self._session(self._writing) as session:
+            return list(session.execute(statement.returning(JobRow.id)).scalars())
+
+
+def _needs_media() -> ColumnElement[bool]:
+    waits = JobRow.status.in_(("queued", "running"))
+    return or_(waits, and_(JobRow.keep_media, JobRow.status.in_(FINISHED)))
+
+
+def _hit(session: Session, statement: Update | Delete) -> bool:
+    result = session.execute(statement, execution_options={"synchronize_session": False})
+    return cast("CursorResult[Any]", result).rowcount == 1

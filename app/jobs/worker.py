@@ -1,0 +1,198 @@
+"""The worker: claims jobs, holds on to them while they are scored, and lets go in every way there is."""
+
+import asyncio
+import contextlib
+import logging
+import time
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.engines import Engine
+from app.jobs.service import Jobs
+from app.jobs.store import Finished, Progress
+from app.jobs.table import JobRow
+from app.problems import Problem
+from app.scoring import Scoring
+from app.settings import Settings
+from specsem.errors import Cancelled, MediaError
+
+__all__ = ["Worker"]
+
+logger = logging.getLogger("specsem.app")
+
+POLL_S = 1.0
+BEAT_S = 2.0
+NOT_READY_PAUSE_S = 5.0
+SETTLE_PAUSES_S = (0.2, 1.0, 5.0)
+ETA_FROM = 0.02
+"""A guess from less of the work than this would only mislead."""
+
+
+class _HandBack(Exception):
+    """This worker can't do the job now: that is not the job's fault."""
+
+
+class _Retry(Exception):
+    """Something of ours went wrong: it may go better another time."""
+
+
+class _Watch:
+    """How far a job is, as its scoring says; read at each beat."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._stage, self._fraction = "starting", 0.0
+
+    def tell(self, stage: str, fraction: float) -> None:
+        """For ``Scoring``, from any thread."""
+        self._stage, self._fraction = stage, fraction
+
+    def progress(self) -> Progress:
+        """With the time left, as the time so far lets expect."""
+        fraction = self._fraction
+        eta_s = None
+        if fraction >= ETA_FROM:
+            eta_s = round((time.monotonic() - self._begun) * (1 - fraction) / fraction, 1)
+        return Progress(self._stage, round(fraction, 4), eta_s)
+
+
+class Worker:
+    """Works on up to ``slots`` jobs at a time until ``jobs.stop`` is called."""
+
+    def __init__(
+        self, jobs: Jobs, scoring: Scoring, engine: Engine, settings: Settings, *, slots: int
+    ) -> None:
+        self._jobs = jobs
+        self._scoring = scoring
+        self._engine = engine
+        self._settings = settings
+        self._slots = slots
+
+    async def run(self) -> None:
+        """Work. At the stop, jobs under way get ``shutdown_grace_s`` to finish; the rest is handed back."""
+        jobs = self._jobs
+        while not jobs.stopping:
+            jobs.news.clear()
+            try:
+                while not jobs.stopping and len(jobs.working) < self._slots and await self._start_one():
+                    pass
+            except Exception:  # the database is away, say: leases are kept meanwhile, and it may come back
+                logger.exception("no job could be claimed")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):  # other processes submit too, and hand back
+                    await jobs.news.wait()
+        under_way = list(jobs.working.values())
+        if under_way:
+            await asyncio.wait(under_way, timeout=self._settings.shutdown_grace_s)
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _start_one(self) -> bool:
+        """Whether there was a job to start."""
+        if not self._engine.ready:
+            return False
+        job = await self._jobs.claim()
+        if job is None:
+            return False
+        task = asyncio.create_task(self._work(job), name=f"job {job.id}")
+        self._jobs.working[job.id] = task
+        task.add_done_callback(lambda task: self._ended(job, task))
+        return True
+
+    def _ended(self, job: JobRow, task: "asyncio.Task[None]") -> None:
+        # After a lost lease the same job may have been claimed here again: then the entry is that one's.
+        if self._jobs.working.get(job.id) is task:
+            del self._jobs.working[job.id]
+        self._jobs.news.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("job %s: its lease runs out", job.id, exc_info=error)
+
+    async def _work(self, job: JobRow) -> None:
+        """One attempt. Cancelled when the service stops or the job is deleted here."""
+        watch = _Watch()
+        scoring = asyncio.create_task(self._score(job, watch))
+        holding = asyncio.create_task(self._hold(job, watch))
+        try:
+            await asyncio.wait({scoring, holding}, return_when=asyncio.FIRST_COMPLETED)
+            if scoring.done():
+                await self._settle(job, scoring)
+            else:
+                logger.warning("job %s was deleted or is another worker's now", job.id)
+        except asyncio.CancelledError:
+            scoring.cancel()
+            await asyncio.gather(scoring, return_exceptions=True)
+            with contextlib.suppress(SQLAlchemyError):  # its lease runs out, then
+                await self._jobs.hand_back(job)
+            raise
+        finally:
+            for task in (scoring, holding):
+                task.cancel()
+            await asyncio.gather(scoring, holding, return_exceptions=True)
+
+    async def _score(self, job: JobRow, watch: _Watch) -> Finished:
+        try:
+            answer = await self._scoring.score(
+                self._jobs.path(job),
+                name=job.filename,
+                sha256=job.sha256,
+                thorough=job.thorough,
+                timeout_s=self._settings.job_timeout_s,
+                on_progress=watch.tell,
+            )
+        except MediaError as error:
+            return Finished(error_code=error.code, error_message=error.message)
+        except Cancelled as error:  # the decoders were closed
+            raise _HandBack from error
+        except Problem as problem:
+            if problem.code == "not_ready":
+                raise _HandBack from problem
+            return Finished(error_code=problem.code, error_message=problem.detail)
+        except Exception as error:
+            logger.exception("job %s: attempt %d failed", job.id, job.attempts)
+            raise _Retry from error
+        return Finished(result=answer.model_dump_json(), made_by=self._jobs.made_by())
+
+    async def _hold(self, job: JobRow, watch: _Watch) -> None:
+        """Renew the lease, beat after beat; ends when it is lost, or may be because the database is away."""
+        lease_s = self._settings.job_lease_s
+        held_until = time.monotonic() + lease_s
+        while True:
+            await asyncio.sleep(min(BEAT_S, lease_s / 4))
+            asked = time.monotonic()
+            try:
+                if not await self._jobs.renew(job, watch.progress()):
+                    return
+                held_until = asked + lease_s
+            except SQLAlchemyError as error:
+                logger.warning("job %s: the lease could not be renewed (%s)", job.id, type(error).__name__)
+                if time.monotonic() > held_until:
+                    return
+
+    async def _settle(self, job: JobRow, scoring: "asyncio.Task[Finished]") -> None:
+        """Write down how the attempt ended, again where the database is away for a moment."""
+        for pause_s in (*SETTLE_PAUSES_S, None):
+            try:
+                await self._write_down(job, scoring)
+            except SQLAlchemyError:
+                if pause_s is None:
+                    raise
+                await asyncio.sleep(pause_s)
+            else:
+                return
+
+    async def _write_down(self, job: JobRow, scoring: "asyncio.Task[Finished]") -> None:
+        try:
+            finished = scoring.result()
+        except _HandBack:
+            await self._jobs.hand_back(job, after_s=0.0 if self._jobs.stopping else NOT_READY_PAUSE_S)
+            return
+        except _Retry:
+            if job.attempts < self._settings.job_max_attempts:
+                await self._jobs.hand_back(job, after_s=2.0**job.attempts, counts=True)
+                return
+            finished = Finished(
+                error_code="internal_error", error_message="The job failed on our side, again and again."
+            )
+        if not await self._jobs.finish(job, finished):
+            logger.warning("job %s was finished elsewhere or deleted; this answer is dropped", job.id)
