@@ -7,6 +7,8 @@
 import asyncio
 import contextlib
 import logging
+import logging.config
+import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -16,14 +18,18 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.admission import Admission
 from app.engines import Engine, LocalEngine
+from app.jobs.database import open_database
+from app.jobs.service import Jobs
+from app.jobs.worker import Worker
 from app.middleware import AccessGuard, Lingering, Shield
 from app.problems import Problem, ProblemResponse, from_error, from_status
-from app.routes import health, models, pages, score, videos
+from app.routes import health, jobs, models, pages, score, videos
 from app.scoring import Decoder, Scoring
 from app.services import Parts
 from app.settings import Settings, check_exposure
@@ -33,7 +39,7 @@ from specsem import __version__
 from specsem.errors import ModelError, SpecSemError
 from specsem.registry import get_model
 
-__all__ = ["create_app", "run"]
+__all__ = ["create_app", "run", "work"]
 
 logger = logging.getLogger("specsem.app")
 
@@ -74,7 +80,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.model_failed = _stay_unready
-    for routes in (score, videos, models, health, pages):
+    for routes in (score, videos, jobs, models, health, pages):
         app.include_router(routes.router)
     app.mount("/static", StaticFiles(directory=pages.STATIC), name="static")
     app.add_exception_handler(Problem, _on_problem)
@@ -82,6 +88,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(OperationalError, _on_database_away)
     # The last one added is the outermost.
     app.add_middleware(AccessGuard, keys=settings.keys(), allowed_hosts=settings.allowed_hosts)
     app.add_middleware(Lingering)
@@ -93,13 +100,50 @@ def create_app(
 async def _started(
     settings: Settings, engine: Engine, decoder: Decoder | None, model_failed: Callable[[SpecSemError], None]
 ) -> AsyncIterator[Parts]:
-    """The parts, running; the model loads meanwhile, so that ``/healthz`` answers at once."""
+    """The parts of the service, running."""
     inbox = Inbox(settings.data_dir / "uploads")
     store = VideoStore(
         settings.data_dir / "videos", ttl_s=settings.upload_ttl_s, max_bytes=settings.max_stored_bytes
     )
     await asyncio.to_thread(inbox.open)
     await store.open()
+    async with _scoring(settings, engine, decoder, model_failed, slots=settings.job_slots) as (scoring, jobs):
+        parts = Parts(
+            settings=settings,
+            engine=engine,
+            scoring=scoring,
+            admission=Admission(
+                max_clips=settings.max_queue_clips,
+                # The largest accepted video is let in once nothing else arrives, whatever the limits say.
+                max_bytes=max(settings.max_queue_bytes, settings.max_upload_bytes + FORM_OVERHEAD_BYTES),
+                check_room=lambda arriving: store.check_room(arriving + jobs.media_bytes),
+            ),
+            inbox=inbox,
+            videos=store,
+            jobs=jobs,
+            needs_key=bool(settings.keys()),
+        )
+        sweeping = asyncio.create_task(_sweep(store))
+        try:
+            yield parts
+        finally:
+            sweeping.cancel()
+            await asyncio.gather(sweeping, return_exceptions=True)
+    await asyncio.to_thread(inbox.close)
+
+
+@contextlib.asynccontextmanager
+async def _scoring(
+    settings: Settings,
+    engine: Engine,
+    decoder: Decoder | None,
+    model_failed: Callable[[SpecSemError], None],
+    *,
+    slots: int,
+) -> AsyncIterator[tuple[Scoring, Jobs]]:
+    """What scores, and ``slots`` jobs at a time. The model loads meanwhile: ``/healthz`` answers at once."""
+    jobs = Jobs(settings, engine)
+    await jobs.open()
     if decoder is None:
         decoder = await asyncio.to_thread(_decoder_pool, settings)
     scoring = Scoring(
@@ -108,30 +152,21 @@ async def _started(
         workers=settings.decode_workers,
         timeout_s=settings.request_timeout_s,
     )
-    parts = Parts(
-        settings=settings,
-        engine=engine,
-        scoring=scoring,
-        admission=Admission(
-            max_clips=settings.max_queue_clips,
-            # The largest video that is accepted is let in once nothing else arrives, whatever the limits say.
-            max_bytes=max(settings.max_queue_bytes, settings.max_upload_bytes + FORM_OVERHEAD_BYTES),
-            check_room=store.check_room,
-        ),
-        inbox=inbox,
-        videos=store,
-        needs_key=bool(settings.keys()),
-    )
-    background = [asyncio.create_task(_start(engine, model_failed)), asyncio.create_task(_sweep(store))]
+    background = [asyncio.create_task(_start(engine, model_failed)), asyncio.create_task(jobs.keep_house())]
+    worker = Worker(jobs, scoring, engine, settings, slots=slots)
+    working = asyncio.create_task(worker.run()) if slots else None
     try:
-        yield parts
+        yield scoring, jobs
     finally:
+        jobs.stop()
+        if working is not None:
+            await asyncio.gather(working, return_exceptions=True)
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await engine.aclose()
         await asyncio.to_thread(scoring.close)
-        await asyncio.to_thread(inbox.close)
+        await jobs.aclose()
 
 
 def _decoder_pool(settings: Settings) -> Decoder:
@@ -197,6 +232,11 @@ async def _on_http_error(_request: Request, error: Exception) -> Response:
     return ProblemResponse(from_status(error.status_code, str(error.detail), headers))
 
 
+async def _on_database_away(_request: Request, error: Exception) -> Response:
+    logger.error("the database of jobs is away: %s", error)
+    return ProblemResponse(Problem("not_ready", "The database of jobs can't be reached; try again later."))
+
+
 async def _on_disconnect(_request: Request, _error: Exception) -> Response:
     # Nobody reads it; it says in the log why there was no answer.
     return Response(status_code=499)
@@ -209,7 +249,13 @@ class CannotServe(SpecSemError):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which says in one line where it listens."""
+    """uvicorn's server, which says in one line where it listens, and tells ``on_stop`` when it stops."""
+
+    on_stop: Callable[[], None] = staticmethod(lambda: None)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.on_stop()  # now, and not when the last connection has gone: event streams wait for it
+        await super().shutdown(sockets=sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
@@ -229,11 +275,10 @@ def run(settings: Settings, engine: Engine | None = None, decoder: Decoder | Non
         ExposureRefused: the address is open to others and no key is configured.
         ModelError, UnknownPolicy: the model can't be used.
         CannotServe: the port is taken or the data folder can't be written.
+        StoreUnusable: the database of jobs can't be used.
     """
     app = create_app(settings, engine, decoder)
-    _data_dir(settings)
-    if engine is None:
-        get_model(settings.model).verified_weights()  # said now, and not by a service that never gets ready
+    _check(settings, engine)
     listener = _listener(settings)
     server = _Server(
         uvicorn.Config(
@@ -257,11 +302,58 @@ def run(settings: Settings, engine: Engine | None = None, decoder: Decoder | Non
         failures.append(error)
         server.should_exit = True
 
+    def stop_jobs() -> None:
+        app.state.parts.jobs.stop()  # there: a server that never started doesn't shut down
+
     app.state.model_failed = stop_and_say
+    server.on_stop = stop_jobs
     with listener, contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it is done
         server.run(sockets=[listener])
     if failures:
         raise failures[0]
+
+
+def work(
+    settings: Settings, slots: int | None = None, engine: Engine | None = None, decoder: Decoder | None = None
+) -> None:
+    """Work on the jobs of the service's database until Ctrl-C or SIGTERM; what isn't done is handed back.
+
+    ``slots`` jobs at a time; None: as many as decode at once.
+
+    Raises:
+        ModelError, UnknownPolicy: the model can't be used.
+        CannotServe: the data folder can't be written.
+        StoreUnusable: the database of jobs can't be used.
+    """
+    settings = settings.model_copy(update={"decode_workers": slots or settings.decode_workers})
+    _check(settings, engine)
+    logging.config.dictConfig(_log_config())
+    asyncio.run(_work(settings, engine or LocalEngine(settings), decoder))
+
+
+async def _work(settings: Settings, engine: Engine, decoder: Decoder | None) -> None:
+    stopping = asyncio.Event()
+    failures: list[SpecSemError] = []
+
+    def stop_and_say(error: SpecSemError) -> None:
+        failures.append(error)
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with _scoring(settings, engine, decoder, stop_and_say, slots=settings.decode_workers):
+        print(f"SpecSem works on jobs, {settings.decode_workers} at a time  (Ctrl-C stops it)", flush=True)
+        await stopping.wait()
+    if failures:
+        raise failures[0]
+
+
+def _check(settings: Settings, engine: Engine | None) -> None:
+    """Say now, in a sentence, what would otherwise be a trace from the middle of a start."""
+    _data_dir(settings)
+    open_database(settings.database_address, settings.data_dir).dispose()
+    if engine is None:
+        get_model(settings.model).verified_weights()  # not by a service that never gets ready
 
 
 def _listener(settings: Settings) -> socket.socket:

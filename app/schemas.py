@@ -1,14 +1,18 @@
 """Requests and answers of /v1. A scored file is ``specsem.result.ScoredFile``, the command line's own."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from specsem.result import Threshold
+from specsem.result import ErrorBody, Threshold
 
 __all__ = [
     "Health",
+    "Job",
+    "JobLinks",
+    "JobList",
+    "JobProgress",
     "ModelInfo",
     "ModelList",
     "PolicyInfo",
@@ -16,6 +20,7 @@ __all__ = [
     "ProblemDocument",
     "Readiness",
     "ScoreVideo",
+    "SubmitJob",
     "Video",
     "VideoMedia",
 ]
@@ -55,6 +60,72 @@ class ScoreVideo(_Record):
 
     video: str = Field(description="Its id.", examples=["9f86d081884c7d659a2feaa0c55ad015"])
     thorough: bool = Field(False, description="Scan the whole time line instead of a few windows.")
+
+
+class SubmitJob(_Record):
+    """A job for what is no upload of its own: a stored video, or an address."""
+
+    video: str | None = Field(
+        None, description="Id of a stored video.", examples=["9f86d081884c7d659a2feaa0c55ad015"]
+    )
+    url: str | None = Field(None, description="An address to fetch; refused where that is switched off.")
+    thorough: bool = Field(False, description="Scan the whole time line instead of a few windows.")
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "SubmitJob":
+        if (self.video is None) == (self.url is None):
+            raise ValueError("say either `video` or `url`")
+        return self
+
+
+class JobProgress(_Record):
+    """How far a job is."""
+
+    stage: str = Field(
+        description="queued, starting, decode, score or scan; then as the state.", examples=["scan"]
+    )
+    fraction: float = Field(ge=0, le=1, description="Of all the work.")
+    eta_s: float | None = Field(description="Seconds left, as the time so far lets expect.")
+
+
+class JobLinks(_Record):
+    """Where more is."""
+
+    self: str
+    events: str = Field(description="Server-sent events while it is under way.")
+
+
+class Job(_Record):
+    """A job."""
+
+    id: str = Field(
+        description="128 random bits in hexadecimal.", examples=["4bf5122f344554c53bde2ebb8cd2b7e3"]
+    )
+    status: Literal["queued", "running", "done", "failed", "expired"]
+    progress: JobProgress
+    result: Annotated[
+        dict[str, Any] | None,
+        # Not validated anew: it may have been written by another version.
+        WithJsonSchema({"anyOf": [{"$ref": "#/components/schemas/ScoredFile"}, {"type": "null"}]}),
+    ] = Field(description="The answer of a job that is done, as `/v1/score` gives it.")
+    error: ErrorBody | None = Field(description="Why it failed.")
+    filename: str = Field(description="The client's name of it, for showing.", examples=["clip.mp4"])
+    bytes: int
+    sha256: str
+    thorough: bool
+    from_store: bool = Field(description="Answered by an earlier job for the same bytes.")
+    created_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    expires_at: datetime | None = Field(description="The answer is removed at this time.")
+    links: JobLinks
+
+
+class JobList(_Record):
+    """A page of jobs."""
+
+    jobs: list[Job]
+    next: str | None = Field(description="`cursor` of the page that follows; none on the last.")
 
 
 class ModelInfo(_Record):

@@ -7,12 +7,13 @@ from fastapi import Depends, Request
 
 from app.admission import Admission
 from app.engines import Engine
+from app.jobs.service import Jobs
 from app.scoring import Scoring
 from app.settings import Settings
 from app.uploads import Inbox
 from app.videos import VideoStore
 
-__all__ = ["Parts", "Services"]
+__all__ = ["Parts", "Services", "Tenant"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Parts:
     admission: Admission
     inbox: Inbox
     videos: VideoStore
+    jobs: Jobs
     needs_key: bool
 
 
@@ -36,3 +38,11 @@ def _parts(request: Request) -> Parts:
 
 
 Services = Annotated[Parts, Depends(_parts)]
+
+
+def _tenant(_request: Request) -> str:
+    """Whose request it is. There is one tenant until keys have tenants of their own."""
+    return ""
+
+
+Tenant = Annotated[str, Depends(_tenant)]

@@ -39,6 +39,7 @@ __all__ = ["app", "main"]
 COMMANDS_ELSEWHERE = {
     "settings": "app.settings:Settings",
     "serve": "app.main:run",
+    "worker": "app.main:work",
     "train": "specsem.training.run:train",
     "ablate": "specsem.training.ablation:ablate",
     "evaluate": "specsem.evaluation.run:evaluate",
@@ -189,17 +190,31 @@ def serve(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to bind. [default: 8000]")] = None,
 ) -> None:
     """Start the service and its page. Every other setting is an environment variable, SPECSEM_..."""
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    _elsewhere("serve")(_settings(**given))
+
+
+@app.command()
+def worker(
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Jobs at a time. [default: SPECSEM_DECODE_WORKERS]")
+    ] = None,
+) -> None:
+    """Work on the jobs that a service has taken, beside it: the same database, the same data folder."""
+    _elsewhere("worker")(_settings(), jobs)
+
+
+def _settings(**given: object) -> Any:
+    """The service's settings; what is wrong with them is said by the name of its variable."""
     from pydantic import ValidationError
 
-    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     try:
-        settings = _elsewhere("settings")(**given)
+        return _elsewhere("settings")(**given)
     except ValidationError as error:
         for problem in error.errors():
             setting = f"SPECSEM_{problem['loc'][0]}".upper() if problem["loc"] else "settings"
             _complain(f"{setting}: {problem['msg']}")
         raise typer.Exit(EXIT_USAGE) from None
-    _elsewhere("serve")(settings)
 
 
 @app.command()

@@ -76,7 +76,15 @@ def test_only_the_command_line_reaches_elsewhere_by_name() -> None:
         source = (ROOT / module).read_text(encoding="utf-8")
         if module.startswith("specsem/") and "import_module" in source:
             assert module == COMMAND_LINE
-    assert set(cli.COMMANDS_ELSEWHERE) == {"settings", "serve", "train", "ablate", "evaluate", "scaling"}
+    assert set(cli.COMMANDS_ELSEWHERE) == {
+        "settings",
+        "serve",
+        "worker",
+        "train",
+        "ablate",
+        "evaluate",
+        "scaling",
+    }
 
 
 @pytest.mark.parametrize("command", sorted(cli.COMMANDS_ELSEWHERE))

@@ -40,8 +40,8 @@ def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
     return found
 
 
-def file_body(*, with_json: dict[str, Any] | None = None) -> dict[str, Any]:
-    """``openapi_extra`` of a route that takes a file as a form or as a raw body."""
+def file_body(*, with_json: dict[str, Any] | None = None, thorough: bool = False) -> dict[str, Any]:
+    """``openapi_extra`` of a route that takes a file as a form, maybe with ``thorough``, or as a raw body."""
     content: dict[str, Any] = {
         "multipart/form-data": {
             "schema": {
@@ -55,10 +55,11 @@ def file_body(*, with_json: dict[str, Any] | None = None) -> dict[str, Any]:
         "video/*": {"schema": {"type": "string", "format": "binary"}},
         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
     }
-    if with_json is not None:
+    if thorough:
         content["multipart/form-data"]["schema"]["properties"]["thorough"] = {
             "type": "boolean",
             "description": "Scan the whole time line instead of a few windows.",
         }
+    if with_json is not None:
         content["application/json"] = {"schema": with_json}
     return {"requestBody": {"required": True, "content": content}}

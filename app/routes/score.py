@@ -1,19 +1,19 @@
 """``POST /v1/score``: one file in, its calibrated verdict out."""
 
-import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
-from fastapi.exceptions import RequestValidationError
-from pydantic import TypeAdapter, ValidationError
+from fastapi import APIRouter, Query, Request, Response
 
 from app.disconnect import unless_gone
+from app.jobs.service import Order
 from app.problems import Problem
 from app.routes._openapi import file_body, problems
+from app.routes._requests import IdempotencyKey, Preferences, Prefers, flag, read_json, wants_fresh
+from app.routes.jobs import SUBMIT, accepted
 from app.routes.videos import BAD_FILE, UPLOAD, FileName, arriving
-from app.schemas import ScoreVideo
-from app.services import Parts, Services
-from app.uploads import content_type
+from app.schemas import Job, ScoreVideo
+from app.services import Parts, Services, Tenant
+from app.uploads import Upload, content_type
 from specsem.errors import NotFound
 from specsem.result import ScoredFile
 
@@ -21,77 +21,79 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/v1", tags=["Score"])
 
-MAX_JSON_BYTES = 64 * 1024
-_BOOLEAN = TypeAdapter(bool)
+LEAST_BYTES_PER_S = 8_000
+"""A file of fewer bytes than this for each second is taken for short without a look: no video that is worth
+a score has less, and the look costs the decoder a turn."""
+
+BECAME_A_JOB: dict[int | str, dict[str, Any]] = {
+    202: {"model": Job, "description": "Became a job; `Location` says where."}
+}
 
 
 @router.post(
     "/score",
     summary="Score a video",
-    responses=problems("video_not_found", "invalid_request", *UPLOAD, *BAD_FILE, "not_ready"),
-    openapi_extra=file_body(with_json=ScoreVideo.model_json_schema()),
+    response_model=ScoredFile,
+    responses=BECAME_A_JOB
+    | problems("video_not_found", "invalid_request", *UPLOAD, *BAD_FILE, *SUBMIT, "not_ready"),
+    openapi_extra=file_body(with_json=ScoreVideo.model_json_schema(), thorough=True),
 )
 async def score(
     request: Request,
     parts: Services,
+    *,
+    tenant: Tenant,
+    prefers: Prefers,
     filename: FileName = "",
     thorough: Annotated[
         bool, Query(description="Scan the whole time line instead of a few windows.")
     ] = False,
-) -> ScoredFile:
+    idempotency_key: IdempotencyKey = None,
+) -> ScoredFile | Response:
     """The verdict on a video with its time line: the same answer as `specsem score --json` gives.
 
     Send the file as the field `file` of a form or as a raw body, or name a stored one: `{"video": "<id>"}`.
     The file of a form or raw body is removed before the answer arrives. Leaving cancels the work.
+
+    A long video becomes a job (202), and with `Prefer: respond-async` any; with `Prefer: wait` none does.
     """
-    parts.engine.check_ready()
+    if not prefers.respond_async:
+        parts.engine.check_ready()
+    order = Order(tenant, thorough, idempotency_key, fresh=wants_fresh(request))
     if content_type(request)[0] == "application/json":
-        return await _score_stored(request, parts, thorough)
+        return await _score_stored(request, parts, order, prefers)
     async with arriving(request, parts, filename) as upload:
+        if flag(upload.fields, "thorough"):
+            order = order.thoroughly()
+        if prefers.respond_async or await _is_long(request, parts, prefers, upload):
+            return accepted(await parts.jobs.submit_upload(upload, order), prefers)
         work = parts.scoring.score(
-            upload.path,
-            name=upload.name,
-            sha256=upload.sha256,
-            thorough=thorough or _flag(upload.fields.get("thorough")),
+            upload.path, name=upload.name, sha256=upload.sha256, thorough=order.thorough
         )
         return await unless_gone(request, work)
 
 
-async def _score_stored(request: Request, parts: Parts, thorough: bool) -> ScoredFile:
-    try:
-        async with asyncio.timeout(parts.settings.upload_idle_s):
-            asked = await _read_json(request)
-    except TimeoutError:
-        raise Problem("upload_timeout", "The JSON body took too long to arrive.") from None
+async def _is_long(request: Request, parts: Parts, prefers: Preferences, upload: Upload) -> bool:
+    limit_s = parts.settings.long_video_s
+    if prefers.wait or upload.bytes < limit_s * LEAST_BYTES_PER_S:
+        return False
+    info = await unless_gone(request, parts.scoring.probe(upload.path))
+    return info.duration_s > limit_s
+
+
+async def _score_stored(
+    request: Request, parts: Parts, order: Order, prefers: Preferences
+) -> ScoredFile | Response:
+    asked = await read_json(request, ScoreVideo, timeout_s=parts.settings.upload_idle_s)
+    if asked.thorough:
+        order = order.thoroughly()
     video, path = await parts.videos.get(asked.video)
+    is_long = video.media.duration_s > parts.settings.long_video_s
+    if prefers.respond_async or (is_long and not prefers.wait):
+        return accepted(await parts.jobs.submit_video(video, path, order), prefers)
     with parts.admission.permit():
-        work = parts.scoring.score(
-            path, name=video.filename, sha256=video.sha256, thorough=thorough or asked.thorough
-        )
+        work = parts.scoring.score(path, name=video.filename, sha256=video.sha256, thorough=order.thorough)
         try:
             return await unless_gone(request, work)
         except NotFound as error:  # deleted while it waited
             raise Problem("video_not_found", "The video was deleted before it could be scored.") from error
-
-
-async def _read_json(request: Request) -> ScoreVideo:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_JSON_BYTES:
-            raise Problem("limits_exceeded", "The JSON body is too large.", status=413)
-    try:
-        return ScoreVideo.model_validate_json(bytes(body))
-    except ValidationError as error:
-        raise RequestValidationError(
-            [{**found, "loc": ("body", *found["loc"])} for found in error.errors(include_url=False)]
-        ) from error
-
-
-def _flag(text: str | None) -> bool:
-    try:
-        return _BOOLEAN.validate_python(text or "false")
-    except ValidationError as error:
-        raise RequestValidationError(
-            [{**found, "loc": ("body", "thorough")} for found in error.errors(include_url=False)]
-        ) from error

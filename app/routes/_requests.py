@@ -1,0 +1,94 @@
+"""What routes read of a request beside its file: JSON, flags of a form, preferences."""
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+
+from fastapi import Depends, Header, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from app.problems import Problem
+
+__all__ = ["IdempotencyKey", "Preferences", "Prefers", "flag", "read_json", "wants_fresh"]
+
+MAX_JSON_BYTES = 64 * 1024
+_BOOLEAN = TypeAdapter(bool)
+
+Model = TypeVar("Model", bound=BaseModel)
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="Yours for this request: sent again, it answers with the same job.",
+        min_length=1,
+        max_length=255,
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """Of RFC 7240, those that are known here."""
+
+    respond_async: bool = False
+    """A job, whatever the file."""
+    wait: bool = False
+    """No job, whatever the file."""
+
+
+def _preferences(request: Request) -> Preferences:
+    names = {
+        re.split(r"[=;\s]", preference.strip(), maxsplit=1)[0].lower()
+        for header in request.headers.getlist("prefer")
+        for preference in header.split(",")
+    }
+    return Preferences(respond_async="respond-async" in names, wait="wait" in names)
+
+
+Prefers = Annotated[Preferences, Depends(_preferences)]
+
+
+def wants_fresh(request: Request) -> bool:
+    """Whether the client refuses an answer that was made before (``Cache-Control: no-cache``)."""
+    return "no-cache" in request.headers.get("cache-control", "").lower()
+
+
+async def read_json(request: Request, model: type[Model], *, timeout_s: float) -> Model:
+    """The body as ``model``.
+
+    Raises:
+        Problem: 413, or 408 where it takes too long to arrive.
+        RequestValidationError: it isn't one (422).
+    """
+    body = bytearray()
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_JSON_BYTES:
+                    raise Problem("limits_exceeded", "The JSON body is too large.", status=413)
+    except TimeoutError:
+        raise Problem("upload_timeout", "The JSON body took too long to arrive.") from None
+    try:
+        return model.model_validate_json(bytes(body))
+    except ValidationError as error:
+        raise RequestValidationError(
+            [{**found, "loc": ("body", *found["loc"])} for found in error.errors(include_url=False)]
+        ) from error
+
+
+def flag(fields: dict[str, str], name: str) -> bool:
+    """A field of a form that says yes or no; no where it is missing or empty.
+
+    Raises:
+        RequestValidationError: it says neither (422).
+    """
+    try:
+        return _BOOLEAN.validate_python(fields.get(name) or "false")
+    except ValidationError as error:
+        raise RequestValidationError(
+            [{**found, "loc": ("body", name)} for found in error.errors(include_url=False)]
+        ) from error

@@ -1,0 +1,202 @@
+"""``/v1/jobs``: work that outlives its request, and the process that does it."""
+
+import asyncio
+import base64
+import binascii
+import json
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from app.jobs.service import Order
+from app.jobs.table import JobRow, Status
+from app.problems import Problem
+from app.routes._openapi import file_body, problems
+from app.routes._requests import IdempotencyKey, Preferences, Prefers, flag, read_json, wants_fresh
+from app.routes.videos import UPLOAD, FileName, arriving
+from app.schemas import Job, JobLinks, JobList, JobProgress, SubmitJob
+from app.services import Services, Tenant
+from app.uploads import content_type
+from specsem.result import ErrorBody
+
+__all__ = ["SUBMIT", "accepted", "router"]
+
+router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
+
+JobId = Annotated[str, Path(description="The id that the submission answered.")]
+
+SUBMIT = ("idempotency_key_reused", "busy", "storage_full", "not_ready")
+LOOK_S = 0.5
+"""How often an event stream looks at the row: whoever works on the job may be another process."""
+OVER = frozenset({"done", "failed", "expired"})
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Submit a job",
+    response_model=Job,
+    responses=problems("url_refused", "video_not_found", "invalid_request", *UPLOAD, *SUBMIT),
+    openapi_extra=file_body(with_json=SubmitJob.model_json_schema(), thorough=True),
+)
+async def submit(
+    request: Request,
+    parts: Services,
+    *,
+    tenant: Tenant,
+    prefers: Prefers,
+    filename: FileName = "",
+    thorough: Annotated[
+        bool, Query(description="Scan the whole time line instead of a few windows.")
+    ] = False,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Takes a video for scoring later, by this process or another: `Location` says where its answer will be.
+
+    Send the file as the field `file` of a form or as a raw body, or name a stored one: `{"video": "<id>"}`.
+    Bytes that were scored before with the same model and options are answered at once (`from_store`), unless
+    `Cache-Control: no-cache` is sent. The file is removed once the job has ended.
+    """
+    order = Order(tenant, thorough, idempotency_key, fresh=wants_fresh(request))
+    if content_type(request)[0] == "application/json":
+        asked = await read_json(request, SubmitJob, timeout_s=parts.settings.upload_idle_s)
+        if asked.video is None:
+            raise Problem("url_refused", "This service fetches nothing from addresses; send the file itself.")
+        if asked.thorough:
+            order = order.thoroughly()
+        video, path = await parts.videos.get(asked.video)
+        return accepted(await parts.jobs.submit_video(video, path, order), prefers)
+    async with arriving(request, parts, filename) as upload:
+        if flag(upload.fields, "thorough"):
+            order = order.thoroughly()
+        return accepted(await parts.jobs.submit_upload(upload, order), prefers)
+
+
+@router.get("", summary="List jobs", responses=problems("invalid_request"))
+async def list_jobs(
+    parts: Services,
+    tenant: Tenant,
+    status: Annotated[list[Status] | None, Query(description="Only jobs in one of these states.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="Jobs on a page.")] = 20,
+    cursor: Annotated[str | None, Query(description="`next` of the page before.", max_length=200)] = None,
+) -> JobList:
+    """The latest first. What is submitted meanwhile moves nothing between the pages that follow."""
+    rows = await parts.jobs.page(
+        tenant, statuses=status or (), before=_position(cursor) if cursor else None, limit=limit + 1
+    )
+    return JobList(
+        jobs=[_described(row) for row in rows[:limit]],
+        next=_cursor(rows[limit - 1]) if len(rows) > limit else None,
+    )
+
+
+@router.get("/{job_id}", summary="A job and its answer", responses=problems("job_not_found"))
+async def get(job_id: JobId, parts: Services, tenant: Tenant) -> Job:
+    """Its state, how far it is, and its answer once there is one."""
+    return _described(await parts.jobs.find(tenant, job_id))
+
+
+@router.delete("/{job_id}", status_code=204, summary="Delete a job", responses=problems("job_not_found"))
+async def delete(job_id: JobId, parts: Services, tenant: Tenant) -> None:
+    """Removes its answer and its media at once; one that is under way is cancelled."""
+    await parts.jobs.delete(tenant, job_id)
+
+
+async def _watched(job_id: JobId, parts: Services, tenant: Tenant) -> JobRow:
+    """Looked up before the stream begins, so that an unknown id is a 404."""
+    return await parts.jobs.find(tenant, job_id)
+
+
+@router.get(
+    "/{job_id}/events",
+    summary="Watch a job",
+    response_class=EventSourceResponse,
+    responses=problems("job_not_found"),
+)
+async def events(
+    job: Annotated[JobRow, Depends(_watched)], parts: Services, tenant: Tenant
+) -> AsyncIterator[ServerSentEvent]:
+    """Server-sent events: `progress` at each change, then one named after how it ended (`done`, `failed`,
+    `expired`) with the whole job, or `deleted`; then the stream ends."""
+    told: tuple[Status, JobProgress] | None = None
+    while not parts.jobs.stopping:
+        described = _described(job)
+        if described.status in OVER:
+            yield ServerSentEvent(event=described.status, raw_data=_json(described))
+            return
+        if told != (now := (described.status, described.progress)):
+            told = now
+            progress = {"id": job.id, "status": job.status, "progress": described.progress.model_dump()}
+            yield ServerSentEvent(event="progress", raw_data=json.dumps(progress))
+        await asyncio.sleep(LOOK_S)
+        try:
+            job = await parts.jobs.find(tenant, job.id)
+        except Problem:
+            yield ServerSentEvent(event="deleted", raw_data=json.dumps({"id": job.id}))
+            return
+
+
+def accepted(job: JobRow, prefers: Preferences) -> Response:
+    """202 with where the job is."""
+    headers = {"Location": f"/v1/jobs/{job.id}"}
+    if prefers.respond_async:
+        headers["Preference-Applied"] = "respond-async"
+    return Response(
+        _json(_described(job)), status_code=202, headers=headers, media_type=JSONResponse.media_type
+    )
+
+
+def _json(job: Job) -> str:
+    return job.model_dump_json()
+
+
+def _described(job: JobRow) -> Job:
+    """The job as its client sees it: what is over by the clock is expired, before the janitor comes."""
+    over = job.status in {"done", "failed"} and job.expires_at is not None and job.expires_at <= time.time()
+    status: Status = "expired" if over else job.status
+    result: dict[str, Any] | None = json.loads(job.result) if job.result and status == "done" else None
+    error = None
+    if job.error_code is not None and status == "failed":
+        error = ErrorBody(code=job.error_code, message=job.error_message or "")
+    return Job(
+        id=job.id,
+        status=status,
+        progress=JobProgress(stage=status if over else job.stage, fraction=job.fraction, eta_s=job.eta_s),
+        result=result,
+        error=error,
+        filename=job.filename,
+        bytes=job.bytes,
+        sha256=job.sha256,
+        thorough=job.thorough,
+        from_store=job.from_store,
+        created_at=_time(job.created_at),
+        started_at=_time(job.started_at),
+        finished_at=_time(job.finished_at),
+        expires_at=_time(job.expires_at),
+        links=JobLinks(self=f"/v1/jobs/{job.id}", events=f"/v1/jobs/{job.id}/events"),
+    )
+
+
+def _time(epoch_s: float | None) -> datetime | None:
+    return None if epoch_s is None else datetime.fromtimestamp(epoch_s, UTC)
+
+
+def _cursor(job: JobRow) -> str:
+    return base64.urlsafe_b64encode(f"{job.created_at!r} {job.id}".encode()).decode().rstrip("=")
+
+
+def _position(cursor: str) -> tuple[float, str]:
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+        created_at, _, job_id = text.partition(" ")
+        return float(created_at), job_id
+    except (ValueError, binascii.Error) as error:
+        raise RequestValidationError(
+            [{"loc": ("query", "cursor"), "msg": "It is no `next` of a page.", "type": "value_error"}]
+        ) from error
