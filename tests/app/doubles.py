@@ -1,5 +1,5 @@
 """Stand-ins for the decoder and the model, so that the service's tests take milliseconds; run as a script, a
-server that uses them (settings from the environment).
+server that uses them, or a worker beside it (`doubles.py worker`); settings come from the environment.
 
 What a file does is written in it: ``BAD:<code>`` is refused with that code, ``SLOW:<seconds>`` decodes
 slowly, ``SCORE:<0..1>`` gets that score; any other gets 0.5.
@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app.engines import LocalEngine
-from app.main import create_app, run
+from app.main import create_app, run, work
 from app.settings import Settings
 from specsem.errors import Cancelled, NotFound, SpecSemError, media_error
 from specsem.media import Clip, Coverage, MediaInfo, SamplePlan, Window
@@ -172,6 +172,9 @@ def application() -> FastAPI:
 if __name__ == "__main__":
     settings = Settings()
     try:
-        run(settings, Engine(settings), Decoder())
+        if sys.argv[1:] == ["worker"]:
+            work(settings, engine=Engine(settings), decoder=Decoder())
+        else:
+            run(settings, Engine(settings), Decoder())
     except SpecSemError as error:
         sys.exit(error.message)

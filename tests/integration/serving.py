@@ -83,6 +83,29 @@ def serving(command: list[str], data_dir: Path, **settings: object) -> Iterator[
         process.stdout.close()
 
 
+@contextmanager
+def working(data_dir: Path, **settings: object) -> "Iterator[subprocess.Popen[bytes]]":
+    """A worker with stand-ins for decoder and model, beside a server on the same data folder."""
+    with data_dir.with_suffix(".log").open("a") as log:
+        process = subprocess.Popen(
+            [*DOUBLES, "worker"],
+            env=environment(data_dir, **settings),
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
 def _address(process: "subprocess.Popen[str]", log: Path) -> str:
     assert process.stdout is not None
     ready, _, _ = select.select([process.stdout], [], [], 120)
