@@ -82,7 +82,7 @@ class _Target:
         self.context.__exit__(None, None, None)
 
 
-def run_under_fire(
+def run_under_fire(  # noqa: PLR0915 - one story from start to end
     data_dir: Path,
     *,
     jobs: int,
@@ -90,6 +90,7 @@ def run_under_fire(
     seed: int,
     pause_s: tuple[float, float],
     job_s: float = 0.2,
+    most_kills: int | None = None,
     database_url: str | None = None,
     timeout_s: float = 240.0,
 ) -> Outcome:
@@ -104,17 +105,19 @@ def run_under_fire(
     with database.begin() as connection:
         for statement in AUDIT[database.dialect.name]:
             connection.execute(text(statement))
-    targets = [_Target("server", lambda: serving(DOUBLES, data_dir, **settings))]
-    targets += [_Target("worker", lambda: working(data_dir, **settings)) for _ in range(workers)]
+    targets = [_Target("worker", lambda: working(data_dir, **settings)) for _ in range(workers)]
+    targets.insert(0, _Target("server", lambda: serving(DOUBLES, data_dir, **settings)))
     over = threading.Event()
     kills: Counter[str] = Counter()
 
     def fire() -> None:
         dice = random.Random(seed)
-        while not over.wait(dice.uniform(*pause_s)):
+        while kills.total() != most_kills and not over.wait(dice.uniform(*pause_s)):
             target = dice.choice(targets)
             target.kill()
             kills[target.name] += 1
+
+    client = httpx.Client(timeout=10)  # one for all: each would load the certificates of the world anew
 
     def submit(number: int) -> str:
         # The key makes it safe to ask again when the answer is lost together with the server.
@@ -122,7 +125,7 @@ def run_under_fire(
         while True:
             try:
                 url = f"{targets[0].running.url}/v1/jobs?filename={number}.mp4"
-                answer = httpx.post(url, content=_content(number, job_s), headers=headers, timeout=10)
+                answer = client.post(url, content=_content(number, job_s), headers=headers, timeout=10)
                 answer.raise_for_status()
                 return str(answer.json()["id"])
             except httpx.HTTPError:
@@ -143,6 +146,7 @@ def run_under_fire(
         firing.join()
         for target in targets:
             target.close()
+        client.close()
     outcome.seconds = round(time.monotonic() - begun, 1)
     outcome.kills = dict(kills)
     _judge(outcome, database, ids, job_s)

@@ -72,44 +72,49 @@ def serving(command: list[str], data_dir: Path, **settings: object) -> Iterator[
     try:
         yield Server(process, _address(process, log), data_dir, log)
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        _stop(process)
 
 
 @contextmanager
-def working(data_dir: Path, **settings: object) -> "Iterator[subprocess.Popen[bytes]]":
-    """A worker with stand-ins for decoder and model, beside a server on the same data folder."""
-    with data_dir.with_suffix(".log").open("a") as log:
+def working(data_dir: Path, **settings: object) -> "Iterator[subprocess.Popen[str]]":
+    """A worker with stand-ins for decoder and model, beside a server on the same data folder, at work."""
+    log = data_dir.with_suffix(".log")
+    with log.open("a") as stderr:
         process = subprocess.Popen(
             [*DOUBLES, "worker"],
             env=environment(data_dir, **settings),
             cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
         )
     try:
+        assert "works on jobs" in _first_line(process), log.read_text()
         yield process
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        _stop(process)
+
+
+def _stop(process: "subprocess.Popen[str]") -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def _first_line(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], 120)
+    return process.stdout.readline() if ready else ""
 
 
 def _address(process: "subprocess.Popen[str]", log: Path) -> str:
-    assert process.stdout is not None
-    ready, _, _ = select.select([process.stdout], [], [], 120)
-    line = process.stdout.readline() if ready else ""
+    line = _first_line(process)
     found = re.search(r"http://\S+:\d+", line)
     assert found, f"no address in {line!r}\n{log.read_text()}"
     return found[0]

@@ -1,14 +1,17 @@
 """Nothing is lost and nothing ends twice, though processes are killed while they work."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from killing import run_under_fire
 from postgres import MISSING, cluster
 
+CAMPAIGN: Any = {"jobs": 20, "workers": 2, "pause_s": (0.5, 2.0), "most_kills": 4, "job_s": 0.5}
+
 
 def test_jobs_outlive_their_processes(tmp_path: Path) -> None:
-    outcome = run_under_fire(tmp_path / "data", jobs=20, workers=2, seed=1, pause_s=(1.0, 3.0), job_s=0.5)
+    outcome = run_under_fire(tmp_path / "data", seed=1, **CAMPAIGN)
     assert outcome.clean, outcome
     assert outcome.kills
 
@@ -16,8 +19,6 @@ def test_jobs_outlive_their_processes(tmp_path: Path) -> None:
 @pytest.mark.skipif(bool(MISSING), reason=MISSING)
 def test_jobs_outlive_their_processes_on_postgresql(tmp_path: Path) -> None:
     with cluster() as url:
-        outcome = run_under_fire(
-            tmp_path / "data", jobs=20, workers=2, seed=2, pause_s=(1.0, 3.0), job_s=0.5, database_url=url
-        )
+        outcome = run_under_fire(tmp_path / "data", seed=2, database_url=url, **CAMPAIGN)
     assert outcome.clean, outcome
     assert outcome.kills
