@@ -23,6 +23,8 @@ logger = logging.getLogger("specsem.app")
 POLL_S = 1.0
 BEAT_S = 2.0
 NOT_READY_PAUSE_S = 5.0
+RETRY_PAUSE_S = 2.0
+"""After a first failure of ours; doubled after each further one."""
 SETTLE_PAUSES_S = (0.2, 1.0, 5.0)
 ETA_FROM = 0.02
 """A guess from less of the work than this would only mislead."""
@@ -189,7 +191,8 @@ class Worker:
             return
         except _Retry:
             if job.attempts < self._settings.job_max_attempts:
-                await self._jobs.hand_back(job, after_s=2.0**job.attempts, counts=True)
+                pause_s = RETRY_PAUSE_S * 2 ** (job.attempts - 1)
+                await self._jobs.hand_back(job, after_s=pause_s, counts=True)
                 return
             finished = Finished(
                 error_code="internal_error", error_message="The job failed on our side, again and again."
