@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--job-s", type=float, default=2.0, help="Seconds of work in a job.")
-    parser.add_argument("--pause-s", type=float, default=2.0, help="Longest pause between two kills.")
+    parser.add_argument("--pause-s", type=float, default=6.0, help="Longest pause between two kills.")
     asked = parser.parse_args()
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(cluster()) if asked.database == "postgresql" else None
@@ -42,7 +42,7 @@ def main() -> int:
             jobs=asked.jobs,
             workers=asked.workers,
             seed=asked.seed,
-            pause_s=(0.1, asked.pause_s),
+            pause_s=(0.5, asked.pause_s),
             job_s=asked.job_s,
             database_url=url,
             timeout_s=3600.0,

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ logger = logging.getLogger("specsem.app")
 P = ParamSpec("P")
 T = TypeVar("T")
 
+ID_PATTERN = re.compile(r"[0-9a-f]{32}")
 ORPHAN_S = 900.0
 """A folder without a row is left alone for so long: its row may be on the way."""
 SWEEP_S = 3600.0
@@ -89,9 +91,9 @@ class Jobs:
 
     async def aclose(self) -> None:
         """Close the database; whoever worked on jobs has ended."""
+        await asyncio.to_thread(self._threads.shutdown, wait=True)
         if self._opened is not None:
-            await self._run(self._opened.close)
-        self._threads.shutdown(wait=False)
+            self._opened.close()
 
     # -- for clients ----------------------------------------------------------------------------------------
 
@@ -119,7 +121,9 @@ class Jobs:
         Raises:
             Problem: ``job_not_found`` (404): no such id with this tenant, or deleted.
         """
-        found = await self._run(self._store.find, tenant, job_id)
+        # What can't be an id never reaches the database: PostgreSQL takes no NUL.
+        is_id = ID_PATTERN.fullmatch(job_id) is not None
+        found = await self._run(self._store.find, tenant, job_id) if is_id else None
         if found is None:
             raise Problem("job_not_found", "There is no job with this id; it may have been deleted.")
         return found
@@ -137,10 +141,13 @@ class Jobs:
             Problem: ``job_not_found`` (404).
         """
         await self.find(tenant, job_id)
-        await self._run(self._store.remove, tenant, job_id)
+        await self._run(self._delete, tenant, job_id)
         if job_id in self.working:
             self.working[job_id].cancel()
-        await self._run(self._files.remove, job_id)
+
+    def _delete(self, tenant: str, job_id: str) -> None:
+        self._store.remove(tenant, job_id)
+        self._files.remove(job_id)
 
     def made_by(self) -> str | None:
         """What an answer of this process stands on; None before the model is loaded."""
@@ -168,10 +175,14 @@ class Jobs:
 
     async def finish(self, job: JobRow, finished: Finished) -> bool:
         """End it, then let its media go. False: it is no longer the caller's. Raises ``SQLAlchemyError``."""
-        if not await self._run(self._store.finish, job, finished, ttl_s=self._settings.job_ttl_s):
+        return await self._run(self._finish, job, finished)
+
+    def _finish(self, job: JobRow, finished: Finished) -> bool:
+        # In one go: a caller that is cancelled in between would leave the media to the janitor.
+        if not self._store.finish(job, finished, ttl_s=self._settings.job_ttl_s):
             return False
         if not job.keep_media:
-            await self._run(self._files.remove, job.id)
+            self._files.remove(job.id)
         return True
 
     async def hand_back(self, job: JobRow, *, after_s: float = 0.0, counts: bool = False) -> bool:

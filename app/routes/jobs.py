@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -194,9 +195,11 @@ def _cursor(job: JobRow) -> str:
 def _position(cursor: str) -> tuple[float, str]:
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-        created_at, _, job_id = text.partition(" ")
-        return float(created_at), job_id
-    except (ValueError, binascii.Error) as error:
+        found = re.fullmatch(r"(\d+\.\d+) ([0-9a-f]{32})", text)
+    except (ValueError, binascii.Error):
+        found = None
+    if found is None:
         raise RequestValidationError(
             [{"loc": ("query", "cursor"), "msg": "It is no `next` of a page.", "type": "value_error"}]
-        ) from error
+        )
+    return float(found[1]), found[2]

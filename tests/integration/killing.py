@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -64,21 +65,34 @@ class Outcome:
 class _Target:
     """A process that comes back whenever it is killed."""
 
-    def __init__(self, name: str, start: Any) -> None:
+    def __init__(self, name: str, start: Callable[[], AbstractContextManager[Any]]) -> None:
         self.name = name
         self.start = start
-        self.context: AbstractContextManager[Any] = start()
-        self.running: Any = self.context.__enter__()
+        self.coming = ThreadPoolExecutor(1)
+        self.ready = threading.Event()
+        self.running: Any = None
+        self.come()
+
+    def come(self) -> None:
+        """Start it, meanwhile."""
+
+        def start() -> None:
+            self.context = self.start()
+            self.running = self.context.__enter__()
+            self.ready.set()
+
+        self.coming.submit(start)
 
     def kill(self) -> None:
+        self.ready.clear()
         process = self.running.process if isinstance(self.running, Server) else self.running
         process.send_signal(signal.SIGKILL)
         process.wait()
         self.context.__exit__(None, None, None)
-        self.context = self.start()
-        self.running = self.context.__enter__()
+        self.come()
 
     def close(self) -> None:
+        self.coming.shutdown(wait=True)
         self.context.__exit__(None, None, None)
 
 
@@ -91,6 +105,7 @@ def run_under_fire(  # noqa: PLR0915 - one story from start to end
     pause_s: tuple[float, float],
     job_s: float = 0.2,
     most_kills: int | None = None,
+    backlog: int = 15,
     database_url: str | None = None,
     timeout_s: float = 240.0,
 ) -> Outcome:
@@ -113,15 +128,19 @@ def run_under_fire(  # noqa: PLR0915 - one story from start to end
     def fire() -> None:
         dice = random.Random(seed)
         while kills.total() != most_kills and not over.wait(dice.uniform(*pause_s)):
-            target = dice.choice(targets)
-            target.kill()
-            kills[target.name] += 1
+            if ready := [target for target in targets if target.ready.is_set()]:
+                target = dice.choice(ready)
+                target.kill()
+                kills[target.name] += 1
 
     client = httpx.Client(timeout=10)  # one for all: each would load the certificates of the world anew
 
     def submit(number: int) -> str:
         # The key makes it safe to ask again when the answer is lost together with the server.
         headers = {"Idempotency-Key": f"job {number}", "Content-Type": "video/mp4"}
+        while _count(database, "jobs WHERE status IN ('queued', 'running')") > backlog:
+            time.sleep(0.1)  # submitted throughout, so that the server dies in the middle of it too
+        targets[0].ready.wait(60)
         while True:
             try:
                 url = f"{targets[0].running.url}/v1/jobs?filename={number}.mp4"

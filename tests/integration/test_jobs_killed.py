@@ -7,7 +7,7 @@ import pytest
 from killing import run_under_fire
 from postgres import MISSING, cluster
 
-CAMPAIGN: Any = {"jobs": 20, "workers": 2, "pause_s": (0.5, 2.0), "most_kills": 4, "job_s": 0.5}
+CAMPAIGN: Any = {"jobs": 20, "workers": 2, "pause_s": (0.5, 3.0), "most_kills": 4, "job_s": 1.0}
 
 
 def test_jobs_outlive_their_processes(tmp_path: Path) -> None:
