@@ -107,7 +107,7 @@ class Job(_Record):
         dict[str, Any] | None,
         # Not validated anew: it may have been written by another version.
         WithJsonSchema({"anyOf": [{"$ref": "#/components/schemas/ScoredFile"}, {"type": "null"}]}),
-    ] = Field(description="The answer of a job that is done, as `/v1/score` gives it.")
+    ] = Field(description="The answer of a job that is done, as `/v1/score` gives it; not in the list.")
     error: ErrorBody | None = Field(description="Why it failed.")
     filename: str = Field(description="The client's name of it, for showing.", examples=["clip.mp4"])
     bytes: int

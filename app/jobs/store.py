@@ -28,7 +28,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from app.jobs.database import is_sqlite
 from app.jobs.table import JobRow, Status
@@ -165,7 +165,10 @@ class JobStore:
         before: tuple[float, str] | None = None,
         limit: int,
     ) -> list[JobRow]:
-        """The tenant's jobs, the latest first; ``before`` is (created_at, id) of the last one seen."""
+        """The tenant's jobs, the latest first; ``before`` is (created_at, id) of the last one seen.
+
+        Their results aren't loaded: a hundred long time lines are more than a page should weigh.
+        """
         wanted = select(JobRow).where(JobRow.tenant == tenant)
         if statuses:
             wanted = wanted.where(or_(*(self._has(status) for status in statuses)))
@@ -174,6 +177,7 @@ class JobStore:
                 tuple_(JobRow.created_at, JobRow.id) < tuple_(literal(before[0]), literal(before[1]))
             )
         ordered = wanted.order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit)
+        ordered = ordered.options(defer(JobRow.result))
         with self._session(self._engine) as session:
             return list(session.execute(ordered).scalars())
 

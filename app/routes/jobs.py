@@ -87,12 +87,12 @@ async def list_jobs(
     limit: Annotated[int, Query(ge=1, le=100, description="Jobs on a page.")] = 20,
     cursor: Annotated[str | None, Query(description="`next` of the page before.", max_length=200)] = None,
 ) -> JobList:
-    """The latest first. What is submitted meanwhile moves nothing between the pages that follow."""
+    """The latest first, each without its `result`. What comes in meanwhile moves nothing between pages."""
     rows = await parts.jobs.page(
         tenant, statuses=status or (), before=_position(cursor) if cursor else None, limit=limit + 1
     )
     return JobList(
-        jobs=[_described(row) for row in rows[:limit]],
+        jobs=[_described(row, with_result=False) for row in rows[:limit]],
         next=_cursor(rows[limit - 1]) if len(rows) > limit else None,
     )
 
@@ -157,11 +157,13 @@ def _json(job: Job) -> str:
     return job.model_dump_json()
 
 
-def _described(job: JobRow) -> Job:
+def _described(job: JobRow, *, with_result: bool = True) -> Job:
     """The job as its client sees it: what is over by the clock is expired, before the janitor comes."""
     over = job.status in {"done", "failed"} and job.expires_at is not None and job.expires_at <= time.time()
     status: Status = "expired" if over else job.status
-    result: dict[str, Any] | None = json.loads(job.result) if job.result and status == "done" else None
+    result: dict[str, Any] | None = None
+    if with_result and status == "done" and job.result is not None:
+        result = json.loads(job.result)
     error = None
     if job.error_code is not None and status == "failed":
         error = ErrorBody(code=job.error_code, message=job.error_message or "")

@@ -26,6 +26,7 @@ export function score(file, { thorough, key, signal, onProgress, onSent }) {
     request.open("POST", `/v1/score?thorough=${thorough}`);
     request.responseType = "json";
     request.setRequestHeader("Accept", "application/json");
+    request.setRequestHeader("Prefer", "wait"); // the page waits for the answer, however long the video
     if (key) request.setRequestHeader("Authorization", `Bearer ${key}`);
     request.upload.onprogress = (event) => {
       if (event.lengthComputable) onProgress(event.loaded / event.total);
