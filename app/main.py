@@ -106,30 +106,35 @@ async def _started(
         settings.data_dir / "videos", ttl_s=settings.upload_ttl_s, max_bytes=settings.max_stored_bytes
     )
     await asyncio.to_thread(inbox.open)
-    await store.open()
-    async with _scoring(settings, engine, decoder, model_failed, slots=settings.job_slots) as (scoring, jobs):
-        parts = Parts(
-            settings=settings,
-            engine=engine,
-            scoring=scoring,
-            admission=Admission(
-                max_clips=settings.max_queue_clips,
-                # The largest accepted video is let in once nothing else arrives, whatever the limits say.
-                max_bytes=max(settings.max_queue_bytes, settings.max_upload_bytes + FORM_OVERHEAD_BYTES),
-                check_room=lambda arriving: store.check_room(arriving + jobs.media_bytes),
-            ),
-            inbox=inbox,
-            videos=store,
-            jobs=jobs,
-            needs_key=bool(settings.keys()),
-        )
-        sweeping = asyncio.create_task(_sweep(store))
-        try:
-            yield parts
-        finally:
-            sweeping.cancel()
-            await asyncio.gather(sweeping, return_exceptions=True)
-    await asyncio.to_thread(inbox.close)
+    try:
+        await store.open()
+        async with _scoring(settings, engine, decoder, model_failed, settings.job_slots) as (scoring, jobs):
+            sweeping = asyncio.create_task(_sweep(store))
+            try:
+                yield Parts(
+                    settings=settings,
+                    engine=engine,
+                    scoring=scoring,
+                    admission=_admission(settings, store, jobs),
+                    inbox=inbox,
+                    videos=store,
+                    jobs=jobs,
+                    needs_key=bool(settings.keys()),
+                )
+            finally:
+                sweeping.cancel()
+                await asyncio.gather(sweeping, return_exceptions=True)
+    finally:
+        await asyncio.to_thread(inbox.close)
+
+
+def _admission(settings: Settings, store: VideoStore, jobs: Jobs) -> Admission:
+    return Admission(
+        max_clips=settings.max_queue_clips,
+        # The largest video that is accepted is let in once nothing else arrives, whatever the limits say.
+        max_bytes=max(settings.max_queue_bytes, settings.max_upload_bytes + FORM_OVERHEAD_BYTES),
+        check_room=lambda arriving: store.check_room(arriving + jobs.media_bytes),
+    )
 
 
 @contextlib.asynccontextmanager
@@ -138,7 +143,6 @@ async def _scoring(
     engine: Engine,
     decoder: Decoder | None,
     model_failed: Callable[[SpecSemError], None],
-    *,
     slots: int,
 ) -> AsyncIterator[tuple[Scoring, Jobs]]:
     """What scores, and ``slots`` jobs at a time. The model loads meanwhile: ``/healthz`` answers at once."""
@@ -341,7 +345,7 @@ async def _work(settings: Settings, engine: Engine, decoder: Decoder | None) -> 
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    async with _scoring(settings, engine, decoder, stop_and_say, slots=settings.decode_workers):
+    async with _scoring(settings, engine, decoder, stop_and_say, settings.decode_workers):
         print(f"SpecSem works on jobs, {settings.decode_workers} at a time  (Ctrl-C stops it)", flush=True)
         await stopping.wait()
     if failures:

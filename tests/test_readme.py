@@ -99,7 +99,7 @@ def service(environment: dict[str, str]) -> Iterator[str]:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the README's HTTP examples are curl's")
 def test_http(desk: Path, service: str) -> None:
-    assert len(CURL) == 4
+    assert len(CURL) == 6
     answers = []
     for line in CURL:
         command = line.replace("127.0.0.1:8000", service)
@@ -114,10 +114,11 @@ def test_http(desk: Path, service: str) -> None:
         )
         assert ran.returncode == 0, (command, ran.stdout, ran.stderr)
         answers.append(json.loads(ran.stdout))
-    scored, uploaded, again, ready = answers
+    scored, uploaded, again, job, found, ready = answers
     assert ScoredFile.model_validate(scored).path == "clip.mp4"
     assert uploaded["sha256"] == scored["sha256"]
     assert again["score"] == scored["score"]
+    assert (found["id"], found["sha256"]) == (job["id"], scored["sha256"])
     assert ready["status"] == "ready"
 
 

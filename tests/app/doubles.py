@@ -2,10 +2,12 @@
 server that uses them, or a worker beside it (`doubles.py worker`); settings come from the environment.
 
 What a file does is written in it: ``BAD:<code>`` is refused with that code, ``SLOW:<seconds>`` decodes
-slowly, ``SCORE:<0..1>`` gets that score; any other gets 0.5.
+slowly, ``DIE`` takes the whole process along, ``SCORE:<0..1>`` gets that score; any other gets 0.5.
 """
 
+import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -90,6 +92,8 @@ class Decoder:
         except FileNotFoundError:
             raise NotFound("There is no such file.") from None
         self.started.set()
+        if "DIE" in text:
+            os.kill(os.getpid(), signal.SIGKILL)
         if found := re.search(r"BAD:(\w+)", text):
             raise media_error(found[1], f"This file is made to fail: {found[1]}.")
         if found := re.search(r"SLOW:([\d.]+)", text):

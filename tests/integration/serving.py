@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,8 @@ DOUBLES = [sys.executable, str(ROOT / "tests" / "app" / "doubles.py")]
 """A server whose decoder and model are stand-ins (see that file for what a file's content does)."""
 SERVICE = [sys.executable, "-m", "specsem", "serve"]
 """The service as it ships."""
+WORKER = [sys.executable, "-m", "specsem", "worker"]
+"""The worker as it ships."""
 
 
 @dataclass
@@ -76,12 +78,14 @@ def serving(command: list[str], data_dir: Path, **settings: object) -> Iterator[
 
 
 @contextmanager
-def working(data_dir: Path, **settings: object) -> "Iterator[subprocess.Popen[str]]":
-    """A worker with stand-ins for decoder and model, beside a server on the same data folder, at work."""
+def working(
+    data_dir: Path, command: Sequence[str] = (*DOUBLES, "worker"), **settings: object
+) -> "Iterator[subprocess.Popen[str]]":
+    """A worker at work, beside a server on the same data folder."""
     log = data_dir.with_suffix(".log")
     with log.open("a") as stderr:
         process = subprocess.Popen(
-            [*DOUBLES, "worker"],
+            command,
             env=environment(data_dir, **settings),
             cwd=ROOT,
             stdout=subprocess.PIPE,
