@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--job-s", type=float, default=2.0, help="Seconds of work in a job.")
-    parser.add_argument("--pause-s", type=float, default=6.0, help="Longest pause between two kills.")
+    parser.add_argument("--pause-s", type=float, default=12.0, help="Longest pause between two kills.")
     asked = parser.parse_args()
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(cluster()) if asked.database == "postgresql" else None
