@@ -255,7 +255,7 @@ class Jobs:
 
     async def _submit(self, job: NewJob, order: Order, bring_in: Callable[[], None]) -> JobRow:
         made_by = None if order.fresh else self.made_by()
-        adding = asyncio.ensure_future(self._run(self._add, job, made_by, bring_in))
+        adding = asyncio.ensure_future(self._add(job, made_by, bring_in))
         try:
             row = await asyncio.shield(adding)
         except asyncio.CancelledError:
@@ -271,8 +271,15 @@ class Jobs:
         self.news.set()
         return row
 
-    def _add(self, job: NewJob, made_by: str | None, bring_in: Callable[[], None]) -> JobRow:
+    async def _add(self, job: NewJob, made_by: str | None, bring_in: Callable[[], None]) -> JobRow:
         """File first, then row: a row never waits for a file that is not there."""
+        answered = await self._run(self._answer_or_refuse, job, made_by)
+        if answered is not None:
+            return answered
+        await asyncio.to_thread(bring_in)  # not in our threads: gigabytes take their time to reach the disk
+        return await self._run(self._insert, job)
+
+    def _answer_or_refuse(self, job: NewJob, made_by: str | None) -> JobRow | None:
         store, settings = self._store, self._settings
         if job.idempotency_key and store.find_by_key(job.tenant, job.idempotency_key):
             raise KeyTaken
@@ -280,14 +287,16 @@ class Jobs:
             return store.add(job, finished=answer, ttl_s=settings.job_ttl_s, from_store=True)
         if store.queued() >= settings.max_queued_jobs:
             raise Problem("busy", "Too many jobs wait; try again later.", headers={"Retry-After": "30"})
-        bring_in()
+        return None
+
+    def _insert(self, job: NewJob) -> JobRow:
         try:
-            row = store.add(job)
+            row = self._store.add(job)
         except KeyTaken:  # by a request at the same moment
             self._files.remove(job.id)
             raise
         # Any other error leaves the file to the janitor: the row may be there though its commit went unheard.
-        self.media_bytes = store.media_bytes()
+        self.media_bytes = self._store.media_bytes()
         return row
 
     def _known_answer(self, job: NewJob, made_by: str) -> Finished | None:

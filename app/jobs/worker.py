@@ -21,6 +21,7 @@ __all__ = ["Worker"]
 logger = logging.getLogger("specsem.app")
 
 POLL_S = 1.0
+AWAY_PAUSE_S = 5.0
 BEAT_S = 2.0
 NOT_READY_PAUSE_S = 5.0
 RETRY_PAUSE_S = 2.0
@@ -74,14 +75,16 @@ class Worker:
         """Work. At the stop, jobs under way get ``shutdown_grace_s`` to finish; the rest is handed back."""
         jobs = self._jobs
         while not jobs.stopping:
+            pause_s = POLL_S
             jobs.news.clear()
             try:
                 while not jobs.stopping and len(jobs.working) < self._slots and await self._start_one():
                     pass
             except Exception:  # the database is away, say: leases are kept meanwhile, and it may come back
                 logger.exception("no job could be claimed")
+                pause_s = AWAY_PAUSE_S
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_S):  # other processes submit too, and hand back
+                async with asyncio.timeout(pause_s):  # other processes submit too, and hand back
                     await jobs.news.wait()
         under_way = list(jobs.working.values())
         if under_way:

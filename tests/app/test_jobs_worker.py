@@ -151,6 +151,7 @@ def test_a_database_that_is_away_for_a_moment_costs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "SETTLE_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(worker, "AWAY_PAUSE_S", 0.1)
 
     async def scenario() -> None:
         async with house(tmp_path / "data") as home:
