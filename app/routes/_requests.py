@@ -39,10 +39,15 @@ class Preferences:
     """No job, whatever the file."""
 
 
-def _preferences(request: Request) -> Preferences:
+def _preferences(
+    prefer: Annotated[
+        list[str] | None,
+        Header(description="`respond-async`: a job, whatever the file. `wait`: none, however long."),
+    ] = None,
+) -> Preferences:
     names = {
         re.split(r"[=;\s]", preference.strip(), maxsplit=1)[0].lower()
-        for header in request.headers.getlist("prefer")
+        for header in prefer or ()
         for preference in header.split(",")
     }
     return Preferences(respond_async="respond-async" in names, wait="wait" in names)

@@ -246,6 +246,10 @@ def test_a_score_becomes_a_job_where_that_is_preferred(client: TestClient) -> No
         answer = client.post("/v1/score?thorough=1", files=FILE, headers={"Prefer": preference})
         assert (answer.status_code, answer.headers["Preference-Applied"]) == (202, "respond-async")
         assert len(ended(client, answer)["result"]["segments"]) == 12
+    twice = client.post(
+        "/v1/score", files=FILE, headers=[("Prefer", "return=minimal"), ("Prefer", "respond-async")]
+    )
+    assert twice.status_code == 202
     for preference in ("wait", "wait=10", "return=minimal", ""):
         answer = client.post("/v1/score", files=FILE, headers={"Prefer": preference})
         assert (answer.status_code, "Preference-Applied" in answer.headers) == (200, False)
@@ -290,6 +294,22 @@ def test_media_of_jobs_count_for_the_store(tmp_path: Path) -> None:
         assert client.post("/v1/jobs", content=b"x" * 500).status_code == 202
         check_problem(client.post("/v1/jobs", content=b"x" * 500), 503, "storage_full")
         check_problem(client.post("/v1/videos", content=b"x" * 500), 503, "storage_full")
+
+
+def test_the_description_says_what_may_be_sent(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()
+    for path in ("/v1/score", "/v1/jobs"):
+        described = schema["paths"][path]["post"]
+        assert {"prefer", "Idempotency-Key"} <= {found["name"] for found in described["parameters"]}
+        accepted = described["responses"]["202"]["content"]["application/json"]["schema"]
+        assert accepted["$ref"].endswith("/Job")
+        assert (
+            "thorough" in described["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+        )
+    assert (
+        "text/event-stream"
+        in schema["paths"]["/v1/jobs/{job_id}/events"]["get"]["responses"]["200"]["content"]
+    )
 
 
 def test_jobs_survive_a_restart(tmp_path: Path) -> None:
