@@ -140,8 +140,8 @@ def run_under_fire(  # noqa: PLR0915 - one story from start to end
         headers = {"Idempotency-Key": f"job {number}", "Content-Type": "video/mp4"}
         while _count(database, "jobs WHERE status IN ('queued', 'running')") > backlog:
             time.sleep(0.1)  # submitted throughout, so that the server dies in the middle of it too
-        targets[0].ready.wait(60)
         while True:
+            targets[0].ready.wait(60)
             try:
                 url = f"{targets[0].running.url}/v1/jobs?filename={number}.mp4"
                 answer = client.post(url, content=_content(number, job_s), headers=headers, timeout=10)
