@@ -5,7 +5,7 @@ Shape letters: B windows, T frames, N crops, H height, W width, C colours, D fea
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 import numpy as np
@@ -37,7 +37,11 @@ class WindowScore:
     detail: float
     """Standard deviation of the high-pass residual, 0..255."""
     features_D: npt.NDArray[np.float32]
-    """What the last layer saw."""
+    """What the spectral branch's last layer saw."""
+    semantic_logit: float = 0.0
+    """The semantic head's part of the logit: what is shown speaks for itself."""
+    shown_D: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    """What the semantic head saw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,19 +184,23 @@ class Scorer:
         crops_BTNHWC = self._stack([w.crops_TNHWC for w in windows])
         frames_BTHWC = self._stack([w.frames_THWC for w in windows])
         boxes_BN4 = self._stack([w.boxes_N4 for w in windows])
-        logit_B, features_BD = self._net.judge(crops_BTNHWC, frames_BTHWC, boxes_BN4)
+        said = self._net.judge(crops_BTNHWC, frames_BTHWC, boxes_BN4)
         motion_B, detail_B = _pixel_facts(crops_BTNHWC if self.plan.crop_side else frames_BTHWC[:, :, None])
         facts = zip(
             windows,
-            logit_B.float().tolist(),
+            said.logit_B.float().tolist(),
             motion_B.tolist(),
             detail_B.tolist(),
-            features_BD.float().cpu().numpy(),
+            said.features_BD.float().cpu().numpy(),
+            said.semantic_logit_B.float().tolist(),
+            said.shown_BD.float().cpu().numpy(),
             strict=True,
         )
         return [
-            WindowScore(w.start_s, w.end_s, logit, motion, detail, features_D.copy())
-            for w, logit, motion, detail, features_D in facts
+            WindowScore(
+                w.start_s, w.end_s, logit, motion, detail, features_D.copy(), semantic_logit, shown_D.copy()
+            )
+            for w, logit, motion, detail, features_D, semantic_logit, shown_D in facts
         ]
 
     def _stack(self, arrays: Sequence[np.ndarray]) -> Tensor:
