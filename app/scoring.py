@@ -109,7 +109,9 @@ class Scoring:
             scores: list[WindowScore] = []
             with self._decoder.scan(path, self._engine.plan, cancel=cancel) as windows:
                 while batch := list(islice(windows, SCAN_BATCH)):
-                    pending[:] = [asyncio.run_coroutine_threadsafe(self._engine.score_windows(batch), loop)]
+                    # A scan is long anyway: nobody who waits for a single clip should wait for it.
+                    scored = self._engine.score_windows(batch, lane="bulk")
+                    pending[:] = [asyncio.run_coroutine_threadsafe(scored, loop)]
                     scores += pending[0].result()
                 return windows.clip, scores
 

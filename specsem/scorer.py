@@ -3,10 +3,13 @@
 Shape letters: B windows, T frames, N crops, H height, W width, C colours, D features.
 """
 
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from specsem.calibration import Calibration
-from specsem.errors import ModelError, WeightsCorrupt
+from specsem.errors import DeviceLost, ModelError, WeightsCorrupt
 from specsem.media import Clip, Window
 from specsem.model import SpecSemConfig, SpecSemNet
 from specsem.registry import DEFAULT_MODEL, ModelRecord, get_model
@@ -59,7 +62,8 @@ class ClipVerdict:
 class Scorer:
     """A model with its weights, calibration and policy on one device.
 
-    Not thread-safe: one thread owns it (``app.batching`` sees to that); ``judge`` alone may run in any.
+    On a CPU one thread owns it: forwards side by side only share the cores. On a GPU two threads may score at
+    a time, each on a stream of its own. ``judge`` may run in any.
 
     Raises:
         UnknownModel, WeightsMissing, WeightsCorrupt, UnknownPolicy: see ``specsem.errors``.
@@ -88,6 +92,7 @@ class Scorer:
             net.load_state_dict(load_file(self.record.verified_weights()))
         except RuntimeError as error:
             raise WeightsCorrupt(f"The weights of {self.record.name!r} don't fit its config.") from error
+        self._streams = threading.local()
         self._net = net.eval().to(self.device).to(memory_format=torch.channels_last)
 
     def warm_up(self) -> float:
@@ -105,7 +110,11 @@ class Scorer:
         return (time.perf_counter() - begin) * 1e3
 
     def score_windows(self, windows: Sequence[Window]) -> list[WindowScore]:
-        """One score a window, in order. A smaller batch never changes a score by more than rounding."""
+        """One score a window, in order. A smaller batch never changes a score by more than rounding.
+
+        Raises:
+            DeviceLost: the accelerator failed for good.
+        """
         scores: list[WindowScore] = []
         while len(scores) < len(windows):
             batch = windows[len(scores) : len(scores) + self.max_batch]
@@ -116,6 +125,9 @@ class Scorer:
                     raise
                 self.max_batch = max(1, len(batch) // 2)
                 torch.cuda.empty_cache()
+            except torch.AcceleratorError as error:
+                # After an illegal access, an assertion or a lost bus every later call fails as well.
+                raise DeviceLost("The accelerator failed; the process must be started anew.") from error
         return scores
 
     def score_batch(self, clips: Sequence[Clip]) -> list[ClipVerdict]:
@@ -181,6 +193,19 @@ class Scorer:
 
     @torch.inference_mode()
     def _forward(self, windows: Sequence[Window]) -> list[WindowScore]:
+        with self._stream():
+            return self._forward_here(windows)
+
+    def _stream(self) -> AbstractContextManager[Any]:
+        """On a GPU each thread has its stream: one's copies run beside the other's kernels."""
+        if self.device.type != "cuda":
+            return nullcontext()
+        if not hasattr(self._streams, "own"):
+            self._streams.own = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        context: AbstractContextManager[Any] = torch.cuda.stream(self._streams.own)
+        return context
+
+    def _forward_here(self, windows: Sequence[Window]) -> list[WindowScore]:
         crops_BTNHWC = self._stack([w.crops_TNHWC for w in windows])
         frames_BTHWC = self._stack([w.frames_THWC for w in windows])
         boxes_BN4 = self._stack([w.boxes_N4 for w in windows])
