@@ -3,7 +3,7 @@
 Both train the same linear head on what the frozen semantic tower says of the clips (``shown`` in the scores
 that ``specsem train`` keeps; the tower has seen no label), and are judged on the fold that they never saw.
 
-    python benchmarks/counts.py DIR/scores.jsonl [--group 8] [--seeds 5] [--condition as-is]
+    python benchmarks/counts.py DIR/scores.jsonl
 
 Source: method, section 3; ``specsem.training.aggregate``.
 """
@@ -25,7 +25,6 @@ from specsem.training.semantic_head import shown_features
 Loss = Callable[[Tensor, Tensor, float], Tensor]
 """Logits (G, m), hidden labels (G, m) and the share of the training that is done, to a risk."""
 WARM_UP = 0.2
-STEPS = 1500
 RIDGE = 0.02
 
 
@@ -51,18 +50,18 @@ def of_counts(logit_Gm: Tensor, label_Gm: Tensor, done: float) -> Tensor:
 WAYS: dict[str, Loss] = {"every label": of_labels, "counts": of_counts, "mean label": of_means}
 
 
-def fit(x_ND: Tensor, y_N: Tensor, group: int, loss: Loss, seed: int) -> Tensor:
+def fit(x_ND: Tensor, y_N: Tensor, loss: Loss, *, group: int, steps: int, seed: int) -> Tensor:
     """The weights (D + 1,) of a linear head. Groups are fixed, as in a moderation queue."""
     generator = torch.Generator().manual_seed(seed)
     order_N = torch.randperm(len(x_ND), generator=generator)
     index_Gm = order_N[: len(x_ND) // group * group].reshape(-1, group)
     weight_D = torch.zeros(x_ND.shape[1] + 1, requires_grad=True)
     optimiser = torch.optim.AdamW([weight_D], lr=3e-3, weight_decay=RIDGE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
-    for step in range(STEPS):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for step in range(steps):
         chosen_gm = index_Gm[torch.randint(len(index_Gm), (16,), generator=generator)]
         logit_gm = x_ND[chosen_gm] @ weight_D[:-1] + weight_D[-1]
-        risk = loss(logit_gm, y_N[chosen_gm], step / STEPS)
+        risk = loss(logit_gm, y_N[chosen_gm], step / steps)
         optimiser.zero_grad()
         risk.backward()
         optimiser.step()
@@ -76,6 +75,7 @@ def main() -> None:
     parser.add_argument("scores", type=Path)
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--condition", default="as-is")
     asked = parser.parse_args()
     scores = [s for s in read_scores(asked.scores) if s.condition == asked.condition and s.windows]
@@ -93,7 +93,9 @@ def main() -> None:
                 inside_N = torch.from_numpy(fold_N != fold)
                 mean_D, std_D = x_ND[inside_N].mean(0), x_ND[inside_N].std(0) + 1e-3
                 z_ND = (x_ND - mean_D) / std_D
-                weight_D = fit(z_ND[inside_N], y_N[inside_N], asked.group, loss, seed)
+                weight_D = fit(
+                    z_ND[inside_N], y_N[inside_N], loss, group=asked.group, steps=asked.steps, seed=seed
+                )
                 logit_N = z_ND @ weight_D[:-1] + weight_D[-1]
                 unseen_N[fold_N == fold] = logit_N[~inside_N].numpy()
             aucs.append(roc_auc_score(y_N.numpy(), unseen_N))
