@@ -28,6 +28,8 @@ Floats = npt.NDArray[np.float64]
 SIZES = (24, 48, 96, 192, 384)
 FEWEST = 8
 """A generator is an outcome of attribution with so many clips or more."""
+STRENGTH = 10.0
+"""As ``specsem.training.semantic_head`` has it: an inverse ridge for the mean loss."""
 
 
 def main() -> None:
@@ -91,7 +93,7 @@ def _by_groups(groups: list[tuple[bool, str]], seed: int) -> list[int]:
 
 def _fitted(shown_ND: Floats, truth_N: npt.NDArray[np.generic], known: list[int], asked_MD: Floats) -> Floats:
     """Probabilities (M, K) of a ridge-like logistic regression."""
-    head = make_pipeline(StandardScaler(), LogisticRegression(C=1e-2, max_iter=1000))
+    head = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH / len(known), max_iter=1000))
     head.fit(shown_ND[known], truth_N[known])
     p_MK: Floats = head.predict_proba(asked_MD)
     return p_MK

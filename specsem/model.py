@@ -66,6 +66,9 @@ class SpecSemConfig:
     radius: float = 32.0
     """In cycles per 224 pixels; see ``spectral.high_pass``."""
     residual_norm: str = "fixed"
+    spectral_stride: int = 1
+    """The spectral branches look at every so-manieth frame of a window (``spectral="conv"``): what they see
+    hardly changes from frame to frame, and most of the cost is theirs."""
     temporal_difference: bool = False
     """Also show the spectral branch R(t) - R(t - 1): a camera's noise is new in each frame."""
     conv_widths: tuple[int, ...] = (24, 48, 96, 160)
@@ -132,6 +135,8 @@ class SpecSemNet(nn.Module):
         super().__init__()
         if config.temporal_difference and config.spectral == "tower":
             raise ValueError("the tower has three input channels: no temporal difference")
+        if config.spectral_stride > 1 and (config.spectral == "tower" or config.temporal_difference):
+            raise ValueError("only the compact model's branches, without differences, leave out frames")
         if config.semantic_head and (config.spectral == "tower" or config.merging == "spectral-only"):
             raise ValueError("the semantic head reads the compact model's semantic tower")
         self.config = config
@@ -171,7 +176,9 @@ class SpecSemNet(nn.Module):
         ``semantics``: what ``look`` said of these frames, where it is known already.
         """
         whole = self.config.spectral == "tower"
-        residual = self.residual(frames_BTHWC if whole else crops_BTNHWC)  # (B, T, [N,] C, H, W)
+        stride = self.config.spectral_stride
+        seen = frames_BTHWC if whole else crops_BTNHWC[:, stride // 2 :: stride]
+        residual = self.residual(seen)  # (B, T, [N,] C, H, W)
         B = len(frames_BTHWC)
         shown_BD = residual.new_zeros(B, 0)
         if self.config.semantic_head:

@@ -52,7 +52,7 @@ def test_counts_teach_what_labels_teach(
     table = dict(line.split("|")[1:3] for line in capsys.readouterr().out.splitlines() if "(0." in line)
     auc = {name.strip(): float(cell.split()[0]) for name, cell in table.items()}
     assert set(auc) == {"every label", "counts", "mean label"}
-    assert auc["every label"] > 0.9
+    assert auc["every label"] > 0.8
     assert auc["counts"] > auc["every label"] - 0.1
 
 
@@ -68,5 +68,5 @@ def test_a_scaling_curve_is_a_table_of_both_outcomes(
     last = detector[384]
     assert last.p1_N is not None
     assert last.is1_N is not None
-    assert last.p1_N[last.is1_N].mean() > last.p1_N[~last.is1_N].mean() + 0.2
+    assert last.p1_N[last.is1_N].mean() > last.p1_N[~last.is1_N].mean() + 0.1
     assert all(r.classes == 8 for r in runs if r.outcome == "attribution")

@@ -256,6 +256,18 @@ class TestCompact:
         for one, other in zip(maps, theirs, strict=True):
             torch.testing.assert_close(one, other)
 
+    def test_a_stride_leaves_out_frames_of_the_spectral_branches_alone(self) -> None:
+        torch.manual_seed(0)
+        config = COMPACT.variant(temporal_difference=False, temporal="mean", temporal_heads=1)
+        every, fourth = SpecSemNet(config).eval(), SpecSemNet(config.variant(spectral_stride=4)).eval()
+        fourth.load_state_dict(every.state_dict())
+        crops, frames, boxes = inputs(config)
+        with torch.no_grad():
+            kept = every.judge(crops[:, [2, 6]], frames, boxes)
+            torch.testing.assert_close(fourth.judge(crops, frames, boxes).logit_B, kept.logit_B)
+        with pytest.raises(ValueError, match="leave out frames"):
+            SpecSemNet(COMPACT.variant(spectral_stride=2))
+
     @pytest.mark.parametrize("other", [{"merging": "spectral-only"}, {"spectral": "tower"}], ids=str)
     def test_a_semantic_head_wants_a_tower_that_is_run(self, other: dict[str, object]) -> None:
         with pytest.raises(ValueError, match="semantic"):

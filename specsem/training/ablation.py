@@ -94,6 +94,7 @@ def ablate(
     if not recipe.folds:
         raise SpecSemError("An ablation wants a recipe with folds: one of them is held out.")
     device = str(resolve_device(device))
+    recipe = replace(recipe, semantic_head=False)  # what is varied is the rest
     if steps:
         recipe = replace(recipe, stages=(replace(recipe.stages[0], steps=steps), *recipe.stages[1:]))
     items = read_manifest(*data)

@@ -35,11 +35,10 @@ from specsem.training.cache import CropCache, build_cache
 from specsem.training.calibrate import calibrate_headlines
 from specsem.training.data import Item, assign_folds, read_manifest
 from specsem.training.distill import collect_scenes, distill, load_teacher
-from specsem.training.export import load_network, stack_members, write_model
+from specsem.training.export import load_network, reconfigured, stack_members, write_model
 from specsem.training.loop import TrainConfig, fit
 from specsem.training.semantic_head import (
     MIN_FOLDS_OF_HEADS,
-    add_semantic_head,
     apply_heads,
     fit_semantic_heads,
 )
@@ -79,6 +78,8 @@ class Recipe:
     """``generated``: no camera clip that a threshold stands on has been seen by the semantic tower either."""
     semantic_head: bool = False
     """Give each network a semantic head, fitted to the scores of the clips that it has not left out."""
+    spectral_stride: int = 1
+    """Of the shipped networks (``SpecSemConfig``); training takes fewer frames by itself."""
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
@@ -90,8 +91,10 @@ class Recipe:
 
     @property
     def model(self) -> SpecSemConfig:
-        """The architecture that comes out: the last stage's, and the semantic head."""
-        return self.stages[-1].model.variant(semantic_head=self.semantic_head)
+        """The architecture that comes out: the last stage's, and what only serving knows."""
+        return self.stages[-1].model.variant(
+            semantic_head=self.semantic_head, spectral_stride=self.spectral_stride
+        )
 
 
 def train(
@@ -254,9 +257,7 @@ class Job:
                 progress=progress,
             )
             start = net.state_dict()
-        if self.recipe.semantic_head:
-            net = add_semantic_head(net)
-        write_model(self.folder_of(fold), net, UNCALIBRATED, **self.record)
+        write_model(self.folder_of(fold), reconfigured(net, self.recipe.model), UNCALIBRATED, **self.record)
         log = (folder / "log.jsonl").read_text("utf-8")
         losses = [float(json.loads(line)["loss"]) for line in log.splitlines()[-10:] if line]
         return sum(losses) / max(1, len(losses))

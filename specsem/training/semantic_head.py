@@ -73,13 +73,6 @@ class SemanticHead:
             head.bias.fill_(self.bias)
 
 
-def add_semantic_head(net: SpecSemNet) -> SpecSemNet:
-    """The same network with a semantic head that says nothing yet."""
-    headed = SpecSemNet(net.config.variant(semantic_head=True))
-    headed.load_state_dict({**headed.state_dict(), **net.state_dict()})
-    return headed.eval()
-
-
 def shown_features(scores: Sequence[FileScore]) -> Floats:
     """What the semantic head sees of each file, the mean of its windows: (N, D)."""
     return np.array([np.mean([w.shown_D for w in s.windows], axis=0) for s in scores], np.float64)

@@ -13,9 +13,9 @@ from specsem.evaluation.files import FileScore
 from specsem.model import SpecSemConfig, SpecSemNet, TowerConfig
 from specsem.scorer import WindowScore
 from specsem.training.data import Item
+from specsem.training.export import reconfigured
 from specsem.training.semantic_head import (
     SemanticHead,
-    add_semantic_head,
     apply_heads,
     fit_semantic_heads,
     shown_features,
@@ -69,7 +69,7 @@ def test_a_network_says_what_its_head_says_on_paper() -> None:
     config = SpecSemConfig(
         spectral="conv", semantic=tower, crop_side=48, crops=2, frame_fit="squash", **shape
     )
-    net = add_semantic_head(SpecSemNet(config))
+    net = reconfigured(SpecSemNet(config), config.variant(semantic_head=True))
     crops = torch.randint(0, 256, (2, 8, 2, 48, 48, 3), dtype=torch.uint8)
     frames = torch.randint(0, 256, (2, 8, 32, 32, 3), dtype=torch.uint8)
     x = (crops, frames, torch.rand(2, 2, 4).sort(-1).values)
