@@ -35,7 +35,7 @@ from specsem.training.distort import (
     encode,
 )
 
-__all__ = ["CONDITIONS", "QUICK", "SHIPPED", "Condition", "condition", "materialise", "workshop_of"]
+__all__ = ["CONDITIONS", "QUICK", "Condition", "condition", "materialise", "workshop_of"]
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -153,8 +153,6 @@ _ALL = (
 CONDITIONS: dict[str, Condition] = {c.name: c for c in _ALL}
 QUICK = ("as-is", "level", "canonical")
 """What every headline figure needs."""
-SHIPPED = (*QUICK, "h264-crf28", "half-size")
-"""What a model is judged under before it ships, and what its semantic heads are fitted to."""
 
 
 def condition(name: str) -> Condition:

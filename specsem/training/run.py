@@ -22,7 +22,7 @@ from torch import Tensor
 
 from specsem.calibration import Calibration, DomainLimits
 from specsem.errors import SpecSemError
-from specsem.evaluation.conditions import SHIPPED
+from specsem.evaluation.conditions import QUICK
 from specsem.evaluation.files import FileScore, score_conditions, write_scores
 from specsem.evaluation.tables import as_markdown, cross_fitted, validation_table
 from specsem.model import SpecSemConfig
@@ -264,7 +264,7 @@ class Job:
 
     def scores(self) -> list[FileScore]:
         """Of every clip that a network holds out, by that network."""
-        return [score for fold in self.held_out_folds for score in self.scores_of(fold, SHIPPED)]
+        return [score for fold in self.held_out_folds for score in self.scores_of(fold, QUICK)]
 
     def scores_of(self, fold: int, conditions: Sequence[str]) -> list[FileScore]:
         """Of a fold's clips, by the network that was trained without it."""

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from tiny_recipe import CONFIG, TINY, recipe
 
 from specsem.errors import SpecSemError
-from specsem.evaluation.conditions import SHIPPED
+from specsem.evaluation.conditions import QUICK
 from specsem.evaluation.files import read_scores
 from specsem.evaluation.metrics import summary
 from specsem.media import DecoderPool
@@ -34,7 +34,7 @@ def test_from_a_manifest_to_a_model_that_tells_them_apart(drawn_pack: Path, tmp_
     scorer = Scorer(record, device="cpu")
     table = json.loads((model / "validation.json").read_text())
     assert table["conditions"]["as-is"]["n_generated"] == 6
-    assert set(table["conditions"]) == set(SHIPPED)
+    assert set(table["conditions"]) == set(QUICK)
     assert set(table["conditions"]["as-is"]["generators"]) == {"source-2", "source-6"}
 
     scores = [s for s in read_scores(out / "scores.jsonl") if s.condition == "as-is"]
