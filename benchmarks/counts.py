@@ -50,8 +50,9 @@ def of_counts(logit_Gm: Tensor, label_Gm: Tensor, done: float) -> Tensor:
 WAYS: dict[str, Loss] = {"every label": of_labels, "counts": of_counts, "mean label": of_means}
 
 
-def fit(x_ND: Tensor, y_N: Tensor, loss: Loss, *, group: int, steps: int, seed: int) -> Tensor:
-    """The weights (D + 1,) of a linear head. Groups are fixed, as in a moderation queue."""
+def fit(x_ND: Tensor, y_N: Tensor, loss: Loss, *, group: int, redrawn: bool, steps: int, seed: int) -> Tensor:
+    """The weights (D + 1,) of a linear head. Groups are fixed, as in a queue that is moderated once; redrawn,
+    every clip comes back in ever new company, as in ``specsem.training.loop``."""
     generator = torch.Generator().manual_seed(seed)
     order_N = torch.randperm(len(x_ND), generator=generator)
     index_Gm = order_N[: len(x_ND) // group * group].reshape(-1, group)
@@ -59,6 +60,8 @@ def fit(x_ND: Tensor, y_N: Tensor, loss: Loss, *, group: int, steps: int, seed: 
     optimiser = torch.optim.AdamW([weight_D], lr=3e-3, weight_decay=RIDGE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for step in range(steps):
+        if redrawn:
+            index_Gm = torch.randperm(len(x_ND), generator=generator)[: index_Gm.numel()].reshape(-1, group)
         chosen_gm = index_Gm[torch.randint(len(index_Gm), (16,), generator=generator)]
         logit_gm = x_ND[chosen_gm] @ weight_D[:-1] + weight_D[-1]
         risk = loss(logit_gm, y_N[chosen_gm], step / steps)
@@ -74,6 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("scores", type=Path)
     parser.add_argument("--group", type=int, default=8)
+    parser.add_argument("--redrawn", action="store_true")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--condition", default="as-is")
@@ -94,7 +98,13 @@ def main() -> None:
                 mean_D, std_D = x_ND[inside_N].mean(0), x_ND[inside_N].std(0) + 1e-3
                 z_ND = (x_ND - mean_D) / std_D
                 weight_D = fit(
-                    z_ND[inside_N], y_N[inside_N], loss, group=asked.group, steps=asked.steps, seed=seed
+                    z_ND[inside_N],
+                    y_N[inside_N],
+                    loss,
+                    group=asked.group,
+                    redrawn=asked.redrawn,
+                    steps=asked.steps,
+                    seed=seed,
                 )
                 logit_N = z_ND @ weight_D[:-1] + weight_D[-1]
                 unseen_N[fold_N == fold] = logit_N[~inside_N].numpy()
