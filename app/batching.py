@@ -2,6 +2,9 @@
 
 With zero wait by default a lone request runs at once and batches grow by themselves under load. Sealing
 batches on a timer while the model is busy only lets the queue grow.
+
+There are two lanes: somebody waits for what is ``interactive``; ``bulk`` takes what is left, and one place in
+four while both have work, so that it never starves.
 """
 
 import asyncio
@@ -9,19 +12,24 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from app.problems import Problem
+from specsem.errors import DeviceLost
 
-__all__ = ["Batcher", "Liveness"]
+__all__ = ["Batcher", "Lane", "Liveness"]
 
 logger = logging.getLogger("specsem.app")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Lane = Literal["interactive", "bulk"]
+
+BULK_EVERY = 4
+"""Where both lanes have work, every fourth place is of bulk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,67 +49,99 @@ class Liveness:
 @dataclass(slots=True, eq=False)
 class _Job(Generic[Item, Result]):
     item: Item
+    lane: Lane
     future: "asyncio.Future[Result]"
     since: float
+    deadline: float
+    """On the clock of ``since``."""
 
 
 class Batcher(Generic[Item, Result]):
-    """Runs ``run(items) -> results`` in one thread. An awaiting caller that is cancelled leaves the queue."""
+    """Runs ``run(items) -> results`` in threads. An awaiting caller that is cancelled leaves the queue.
 
-    def __init__(self, run: Callable[[Sequence[Item]], Sequence[Result]], *, max_batch: int) -> None:
+    ``in_flight``: batches that run at a time. Two keep a GPU busy: one is copied while the other is computed.
+    ``shape``: items of one batch share it.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Item]], Sequence[Result]],
+        *,
+        max_batch: int,
+        in_flight: int = 1,
+        shape: Callable[[Item], Hashable] = lambda _item: None,
+    ) -> None:
         self._run = run
         self._max_batch = max_batch
-        self._queue: deque[_Job[Item, Result]] = deque()
+        self._shape = shape
+        self._lanes: dict[Lane, deque[_Job[Item, Result]]] = {"interactive": deque(), "bulk": deque()}
+        self._since_bulk = 0
         self._wake = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="specsem-model")
+        self._slots = asyncio.Semaphore(in_flight)
+        self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="specsem-model")
         self._task: asyncio.Task[None] | None = None
-        self._forward_since: float | None = None
+        self._running: dict[asyncio.Task[None], float] = {}
+        """Batches under way, with their beginnings."""
         self._closed = False
+        self._lost: asyncio.Future[DeviceLost] | None = None
 
     def start(self) -> None:
         """Begin to work. Call inside the event loop."""
+        self._lost = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._supervise(), name="batcher")
 
-    async def submit(self, item: Item) -> Result:
+    async def submit(
+        self, item: Item, *, lane: Lane = "interactive", deadline_s: float | None = None
+    ) -> Result:
         """The result for one item, after its turn.
 
+        ``deadline_s``: not begun within so many seconds, it is not begun at all.
+
         Raises:
-            Problem: ``not_ready``, the service is stopping.
+            Problem: ``not_ready``, the service is stopping; ``deadline_exceeded``.
             Exception: what ``run`` raised for this item when it ran alone.
         """
         if self._closed:
             raise _stopping()
-        job: _Job[Item, Result] = _Job(item, asyncio.get_running_loop().create_future(), time.monotonic())
-        self._queue.append(job)
+        now = time.monotonic()
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        job = _Job(item, lane, future, now, now + (float("inf") if deadline_s is None else deadline_s))
+        self._lanes[lane].append(job)
         self._wake.set()
         try:
-            return await job.future
+            return await future
         except asyncio.CancelledError:
             with contextlib.suppress(ValueError):  # taken already
-                self._queue.remove(job)  # its pixels go at once, however long the forward under way takes
+                self._lanes[lane].remove(
+                    job
+                )  # its pixels go at once, however long the forward under way takes
             raise
+
+    async def device_lost(self) -> DeviceLost:
+        """Waits for the error after which this process can't compute any more. Most never see one."""
+        assert self._lost is not None  # noqa: S101 - start made it
+        return await asyncio.shield(self._lost)
 
     def liveness(self) -> Liveness:
         """How the batcher is, without touching it."""
         now = time.monotonic()
+        heads = [lane[0].since for lane in self._lanes.values() if lane]
         return Liveness(
             alive=self._task is not None and not self._task.done(),
-            queued=len(self._queue),
-            oldest_wait_s=now - self._queue[0].since if self._queue else 0.0,
-            forward_s=0.0 if self._forward_since is None else now - self._forward_since,
+            queued=sum(map(len, self._lanes.values())),
+            oldest_wait_s=now - min(heads, default=now),
+            forward_s=now - min(self._running.values(), default=now),
         )
 
     async def aclose(self) -> None:
-        """Stop: what waits is told so, a forward under way ends first."""
+        """Stop: what waits is told so, forwards under way end first."""
         self._closed = True
-        for job in self._queue:
-            if not job.future.done():
-                job.future.set_exception(_stopping())
-        self._queue.clear()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
+        self._tell_waiting()
+        tasks = [task for task in (self._task, *self._running) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
 
     async def _supervise(self) -> None:
         while True:
@@ -112,20 +152,51 @@ class Batcher(Generic[Item, Result]):
 
     async def _work(self) -> None:
         while True:
+            await self._slots.acquire()
+            try:
+                batch = await self._next()
+                task = asyncio.create_task(self._forward(batch), name="batch")
+            except BaseException:
+                self._slots.release()
+                raise
+            self._running[task] = time.monotonic()
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
+        self._slots.release()
+
+    async def _next(self) -> list[_Job[Item, Result]]:
+        """What runs next, as soon as there is anything."""
+        while True:
             await self._wake.wait()
-            batch = self._take()
-            if batch:
-                await self._forward(batch)
-            else:
-                self._wake.clear()
+            if batch := self._take():
+                return batch
+            self._wake.clear()
 
     def _take(self) -> list[_Job[Item, Result]]:
         batch: list[_Job[Item, Result]] = []
-        while self._queue and len(batch) < self._max_batch:
-            job = self._queue.popleft()
-            if not job.future.done():  # done here means cancelled: its client left
+        while len(batch) < self._max_batch and (lane := self._turn()) is not None:
+            job = lane[0]
+            if job.future.done():  # cancelled: its client left
+                lane.popleft()
+            elif job.deadline < time.monotonic():
+                lane.popleft()
+                job.future.set_exception(Problem("deadline_exceeded", "The model was busy for too long."))
+            elif batch and self._shape(job.item) != self._shape(batch[0].item):
+                break  # it begins the next batch
+            else:
+                lane.popleft()
                 batch.append(job)
+                self._since_bulk = 0 if job.lane == "bulk" else self._since_bulk + 1
         return batch
+
+    def _turn(self) -> deque[_Job[Item, Result]] | None:
+        """The lane whose turn it is; None where nobody waits."""
+        interactive, bulk = self._lanes["interactive"], self._lanes["bulk"]
+        if interactive and bulk:
+            return bulk if self._since_bulk >= BULK_EVERY - 1 else interactive
+        return interactive or bulk or None
 
     async def _forward(self, batch: list[_Job[Item, Result]]) -> None:
         try:
@@ -138,11 +209,12 @@ class Batcher(Generic[Item, Result]):
 
     async def _forward_or_split(self, batch: list[_Job[Item, Result]]) -> None:
         items = [job.item for job in batch]
-        self._forward_since = time.monotonic()
         try:
-            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._run, items)
+            results = await asyncio.get_running_loop().run_in_executor(self._threads, self._run, items)
             if len(results) != len(items):
                 raise RuntimeError(f"{len(results)} results for {len(items)} items")
+        except DeviceLost as error:
+            self._give_up(error, batch)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this item's, and the next ones go on
             if len(batch) == 1:
                 if not batch[0].future.done():
@@ -154,12 +226,27 @@ class Batcher(Generic[Item, Result]):
             for job in batch:
                 if not job.future.done():
                     await self._forward_or_split([job])
-            return
-        finally:
-            self._forward_since = None
-        for job, result in zip(batch, results, strict=True):
+        else:
+            for job, result in zip(batch, results, strict=True):
+                if not job.future.done():
+                    job.future.set_result(result)
+
+    def _give_up(self, error: DeviceLost, batch: list[_Job[Item, Result]]) -> None:
+        """Nothing that this process computes on the device succeeds any more: say so to all, and once."""
+        self._closed = True
+        for job in batch:
             if not job.future.done():
-                job.future.set_result(result)
+                job.future.set_exception(_stopping())
+        self._tell_waiting()
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(error)
+
+    def _tell_waiting(self) -> None:
+        for lane in self._lanes.values():
+            for job in lane:
+                if not job.future.done():
+                    job.future.set_exception(_stopping())
+            lane.clear()
 
 
 def _stopping() -> Problem:

@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from app.batching import Batcher, Liveness
+from app.batching import Batcher, Lane, Liveness
 from app.problems import Problem
 from app.settings import Settings
 from specsem.errors import ModelError, SpecSemError
@@ -51,16 +51,21 @@ class Engine(Protocol):
     async def start(self) -> None:
         """Load and warm up. Raises ``SpecSemError`` where the model can't be used."""
 
+    async def broken(self) -> SpecSemError:
+        """Waits, once it is started, for the error after which it can't score any more."""
+
     def check_ready(self) -> None:
         """Raises ``Problem`` ``not_ready`` (503) where it can't score yet, or will never."""
 
-    async def score_windows(self, windows: Sequence[Window]) -> "list[WindowScore]":
+    async def score_windows(
+        self, windows: Sequence[Window], *, lane: Lane = "interactive"
+    ) -> "list[WindowScore]":
         """One score a window, in order."""
 
     async def judge(self, clip: Clip, scores: "Sequence[WindowScore]") -> "ClipVerdict":
         """The verdict on a clip from the scores of its windows."""
 
-    async def score(self, clip: Clip) -> "ClipVerdict":
+    async def score(self, clip: Clip, *, lane: Lane = "interactive") -> "ClipVerdict":
         """The verdict on a clip with its windows."""
 
     def liveness(self) -> Liveness:
@@ -105,7 +110,6 @@ class LocalEngine:
         return self._warm_up_ms
 
     async def start(self) -> None:
-        batcher = Batcher(self._score_together, max_batch=self._settings.max_batch_clips)
         try:
             self._scorer, self._warm_up_ms = await asyncio.to_thread(self._load)
         except Exception as error:
@@ -113,8 +117,19 @@ class LocalEngine:
                 error if isinstance(error, SpecSemError) else ModelError("it could not be loaded.")
             )
             raise
+        batcher = Batcher(
+            self._score_together,
+            max_batch=self._settings.max_batch_clips,
+            in_flight=2 if self.device.startswith("cuda") else 1,
+            shape=_shape,
+        )
         batcher.start()
         self._batcher = batcher
+
+    async def broken(self) -> SpecSemError:
+        assert self._batcher is not None  # noqa: S101 - it was started
+        self._failure = await self._batcher.device_lost()
+        return self._failure
 
     def _load(self) -> "tuple[Scorer, float]":
         from specsem.scorer import Scorer  # noqa: PLC0415
@@ -129,17 +144,19 @@ class LocalEngine:
         if not self.ready:
             raise Problem("not_ready", "The model is still warming up; try again in a moment.")
 
-    async def score_windows(self, windows: Sequence[Window]) -> "list[WindowScore]":
+    async def score_windows(
+        self, windows: Sequence[Window], *, lane: Lane = "interactive"
+    ) -> "list[WindowScore]":
         self.check_ready()
         assert self._batcher is not None  # noqa: S101 - check_ready said so
-        return await self._batcher.submit(windows)
+        return await self._batcher.submit(windows, lane=lane, deadline_s=self._settings.request_timeout_s)
 
     async def judge(self, clip: Clip, scores: "Sequence[WindowScore]") -> "ClipVerdict":
         # A thread: arithmetic, but a thorough scan of an hour has some ten thousand windows.
         return await asyncio.to_thread(self._loaded().judge, clip, scores)
 
-    async def score(self, clip: Clip) -> "ClipVerdict":
-        return await self.judge(clip, await self.score_windows(clip.windows))
+    async def score(self, clip: Clip, *, lane: Lane = "interactive") -> "ClipVerdict":
+        return await self.judge(clip, await self.score_windows(clip.windows, lane=lane))
 
     def liveness(self) -> Liveness:
         if self._batcher is None:
@@ -160,3 +177,8 @@ class LocalEngine:
         """The windows of several clips in one forward, and back to one list a clip."""
         scores = iter(self._loaded().score_windows([window for clip in clips for window in clip]))
         return [[next(scores) for _ in clip] for clip in clips]
+
+
+def _shape(windows: Sequence[Window]) -> Hashable:
+    """Of one window's pixels: windows of unequal shapes can't be stacked."""
+    return windows[0].crops_TNHWC.shape, windows[0].frames_THWC.shape

@@ -189,6 +189,7 @@ async def _start(engine: Engine, model_failed: Callable[[SpecSemError], None]) -
         model_failed(ModelError("The model could not be loaded; the log says more."))
     else:
         logger.info("ready: %s on %s", engine.record.name, engine.device)
+        model_failed(await engine.broken())
 
 
 def _stay_unready(error: SpecSemError) -> None:

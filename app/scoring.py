@@ -132,7 +132,9 @@ class Scoring:
             duration_s = self._decoder.probe(path, cancel=cancel).duration_s if tell else 0.0
             with self._decoder.scan(path, self._engine.plan, cancel=cancel) as windows:
                 while batch := list(islice(windows, SCAN_BATCH)):
-                    pending[:] = [asyncio.run_coroutine_threadsafe(self._engine.score_windows(batch), loop)]
+                    # A scan is long anyway: nobody who waits for a single clip should wait for it.
+                    scored = self._engine.score_windows(batch, lane="bulk")
+                    pending[:] = [asyncio.run_coroutine_threadsafe(scored, loop)]
                     scores += pending[0].result()
                     if tell and duration_s > 0:
                         tell("scan", min(1.0, batch[-1].end_s / duration_s))

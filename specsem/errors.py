@@ -17,7 +17,8 @@
     ├── ModelError                     model_error
     │   ├── UnknownModel               unknown_model
     │   ├── WeightsMissing             weights_missing
-    │   └── WeightsCorrupt             weights_corrupt
+    │   ├── WeightsCorrupt             weights_corrupt
+    │   └── DeviceLost                 device_lost
     ├── UnknownPolicy                  unknown_policy
     └── Cancelled                      cancelled
 """
@@ -27,6 +28,7 @@ from typing import ClassVar
 __all__ = [
     "Cancelled",
     "DecodeTimeout",
+    "DeviceLost",
     "Encrypted",
     "LimitsExceeded",
     "MediaError",
@@ -145,6 +147,12 @@ class WeightsCorrupt(ModelError):
     """The weights file does not have the registered checksum."""
 
     code = "weights_corrupt"
+
+
+class DeviceLost(ModelError):
+    """The accelerator failed in a way that this process can't recover from."""
+
+    code = "device_lost"
 
 
 class UnknownPolicy(SpecSemError):

@@ -13,7 +13,7 @@ first), D width, h and w the sides of a feature map.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from specsem.semantic import CLIP_MEAN, CLIP_STD, build_tower, embed, freeze, la
 from specsem.spectral import ConvStage, SpectralStem, high_pass, normalize_residual
 from specsem.temporal import TemporalHead, TemporalKind
 
-__all__ = ["SpecSemConfig", "SpecSemNet", "TowerConfig"]
+__all__ = ["Judgement", "SpecSemConfig", "SpecSemNet", "TowerConfig", "motion_image"]
 
 Pooling = Literal["mean", "mean-std", "cls"]
 
@@ -40,6 +40,8 @@ class TowerConfig:
     heads: int = 12
     output_dim: int = 512
     quick_gelu: bool = True
+    no_ln_pre: bool = False
+    """Without the norm that CLIP has before its first block: as the ImageNet ViT that teaches a small one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,18 @@ class SpecSemConfig:
     semantic_dropout: float = 0.0
     """Share of windows that train without semantics (a map of zeros), so that the gate can't learn the few
     scenes of a small pack by heart (``spectral="conv"``)."""
+    semantic_head: bool = False
+    """Add to the spectral logit a linear one of what the frozen tower says of the frame, of the crops and of
+    what moves in them (``spectral="conv"``); the paper has none. A linear layer on frozen features carries
+    over to unseen generators better than a trained net (Ojha et al., CVPR 2023)."""
     frames: int = 8
     """T."""
     radius: float = 32.0
     """In cycles per 224 pixels; see ``spectral.high_pass``."""
     residual_norm: str = "fixed"
+    spectral_stride: int = 1
+    """The spectral branches look at every so-manieth frame of a window (``spectral="conv"``): what they see
+    hardly changes from frame to frame, and most of the cost is theirs."""
     temporal_difference: bool = False
     """Also show the spectral branch R(t) - R(t - 1): a camera's noise is new in each frame."""
     conv_widths: tuple[int, ...] = (24, 48, 96, 160)
@@ -106,6 +115,19 @@ class SpecSemConfig:
         return replace(self, **changes)
 
 
+class Judgement(NamedTuple):
+    """What the network makes of B windows."""
+
+    logit_B: Tensor
+    """Above 0 speaks for ``generated``; the mean of the members."""
+    features_BD: Tensor
+    """What the last linear layers of the spectral branches see, member after member."""
+    semantic_logit_B: Tensor
+    """The semantic heads' part of ``logit_B``; 0 without them."""
+    shown_BD: Tensor
+    """What the semantic heads see: (B, 0) without them."""
+
+
 class SpecSemNet(nn.Module):
     """Windows in, one logit each out; above 0 speaks for ``generated``. See the module."""
 
@@ -113,6 +135,10 @@ class SpecSemNet(nn.Module):
         super().__init__()
         if config.temporal_difference and config.spectral == "tower":
             raise ValueError("the tower has three input channels: no temporal difference")
+        if config.spectral_stride > 1 and (config.spectral == "tower" or config.temporal_difference):
+            raise ValueError("only the compact model's branches, without differences, leave out frames")
+        if config.semantic_head and (config.spectral == "tower" or config.merging == "spectral-only"):
+            raise ValueError("the semantic head reads the compact model's semantic tower")
         self.config = config
         tower = asdict(config.semantic)
         quick_gelu = tower.pop("quick_gelu")
@@ -135,7 +161,7 @@ class SpecSemNet(nn.Module):
 
     def forward(self, crops_BTNHWC: Tensor, frames_BTHWC: Tensor, boxes_BN4: Tensor) -> Tensor:
         """uint8 RGB pixels and crop boxes, as ``media.Window`` holds them, to logits (B,)."""
-        return self.judge(crops_BTNHWC, frames_BTHWC, boxes_BN4)[0]
+        return self.judge(crops_BTNHWC, frames_BTHWC, boxes_BN4).logit_B
 
     def judge(
         self,
@@ -144,21 +170,33 @@ class SpecSemNet(nn.Module):
         boxes_BN4: Tensor,
         *,
         semantics: list[Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Logits (B,), and what the last linear layers see: (B, D), member after member.
+    ) -> Judgement:
+        """Logits, and what they stand on.
 
         ``semantics``: what ``look`` said of these frames, where it is known already.
         """
         whole = self.config.spectral == "tower"
-        residual = self.residual(frames_BTHWC if whole else crops_BTNHWC)  # (B, T, [N,] C, H, W)
-        if semantics is None:
+        stride = self.config.spectral_stride
+        seen = frames_BTHWC if whole else crops_BTNHWC[:, stride // 2 :: stride]
+        residual = self.residual(seen)  # (B, T, [N,] C, H, W)
+        B = len(frames_BTHWC)
+        shown_BD = residual.new_zeros(B, 0)
+        if self.config.semantic_head:
+            semantics, shown_BD = self._look_closely(crops_BTNHWC, frames_BTHWC)
+        elif semantics is None:
             semantics = self.look(frames_BTHWC)
-        features, logits = [], []
+        features, logits, semantic_logits = [], [], []
         for branch in self.branches:
-            features_BD, logit_B = branch(residual, semantics, boxes_BN4)
+            features_BD, spectral_B, semantic_B = branch(residual, semantics, boxes_BN4, shown_BD)
             features.append(features_BD)
-            logits.append(logit_B)
-        return torch.stack(logits).mean(0), torch.cat(features, dim=-1)
+            logits.append(spectral_B + semantic_B)
+            semantic_logits.append(semantic_B)
+        return Judgement(
+            torch.stack(logits).mean(0),
+            torch.cat(features, dim=-1),
+            torch.stack(semantic_logits).mean(0),
+            shown_BD,
+        )
 
     def residual(self, x_BTHWC: Tensor) -> Tensor:
         """What the spectral branches see: uint8 (B, T, [N,] H, W, C) to (B, T, [N,] C, H, W) float32.
@@ -189,12 +227,8 @@ class SpecSemNet(nn.Module):
     def _semantic_tokens(self, frames_BTHWC: Tensor) -> list[Tensor]:
         """Tokens of every frame after each layer: a list of (B, T, L, D)."""
         B, T = frames_BTHWC.shape[:2]
-        x_NLD = embed(self.semantic, _clip_normalize(_to_unit(frames_BTHWC.flatten(0, 1))))
-        tokens = []
-        for block in layers(self.semantic):
-            x_NLD = block(x_NLD)
-            tokens.append(x_NLD.reshape(B, T, *x_NLD.shape[1:]))
-        return tokens
+        tokens = self._tokens_after_layers(_to_unit(frames_BTHWC.flatten(0, 1)))
+        return [x_NLD.reshape(B, T, *x_NLD.shape[1:]) for x_NLD in tokens]
 
     @torch.no_grad()
     def _semantic_maps(self, frames_BTHWC: Tensor) -> list[Tensor]:
@@ -202,17 +236,47 @@ class SpecSemNet(nn.Module):
 
         One frame stands for all T: what is shown hardly changes within eight frames, and it costs an eighth.
         """
-        x_BCHW = _clip_normalize(_to_unit(frames_BTHWC[:, frames_BTHWC.shape[1] // 2]))
-        x_BLD = embed(self.semantic, x_BCHW)
-        side = self.semantic.grid_size
+        tokens = self._tokens_after_layers(_middle(frames_BTHWC))
         gating_layers = _spread(self.config.semantic.layers, len(self.config.conv_widths) - 1)
-        maps = []
-        for i, block in enumerate(layers(self.semantic)):
-            x_BLD = block(x_BLD)
-            if i in gating_layers:
-                normed_BLD = nn.functional.layer_norm(x_BLD, x_BLD.shape[-1:])
-                maps.append(normed_BLD[:, 1:].transpose(1, 2).reshape(len(x_BLD), -1, *side))
-        return maps
+        return [self._as_map(tokens[i]) for i in gating_layers]
+
+    @torch.no_grad()
+    def _look_closely(self, crops_BTNHWC: Tensor, frames_BTHWC: Tensor) -> tuple[list[Tensor], Tensor]:
+        """What ``look`` says, and the features of the semantic head, (B, D), from one run of the tower.
+
+        Those are the class token and the mean of the others, after half of the layers and after the last: of
+        the middle frame; of its crops (at their own resolution), averaged over them; and of what moves in the
+        crops, likewise.
+        """
+        B, _, N = crops_BTNHWC.shape[:3]
+        side = self.config.semantic.image_size
+        views_BNCHW = torch.cat([_middle(crops_BTNHWC), motion_image(crops_BTNHWC)], dim=1)
+        views_NCHW = views_BNCHW.flatten(0, 1)
+        if views_NCHW.shape[-1] != side:
+            views_NCHW = nn.functional.interpolate(views_NCHW, (side, side), mode="bilinear", antialias=True)
+        tokens = self._tokens_after_layers(torch.cat([_middle(frames_BTHWC), views_NCHW]))
+        gating_layers = _spread(self.config.semantic.layers, len(self.config.conv_widths) - 1)
+        maps = [self._as_map(tokens[i][:B]) for i in gating_layers]
+        said = []
+        for x_NLD in (tokens[(len(tokens) - 1) // 2], tokens[-1]):
+            normed_NLD = nn.functional.layer_norm(x_NLD, x_NLD.shape[-1:])
+            said_ND = torch.cat([normed_NLD[:, 0], normed_NLD[:, 1:].mean(1)], dim=-1)
+            said += [said_ND[:B], said_ND[B:].reshape(B, 2, N, -1).mean(2).flatten(1)]
+        return maps, torch.cat(said, dim=-1)
+
+    def _tokens_after_layers(self, x_NCHW: Tensor) -> list[Tensor]:
+        """Images of 0..1 to the semantic tower's tokens after each layer: a list of (N, L, D)."""
+        x_NLD = embed(self.semantic, _clip_normalize(x_NCHW))
+        tokens = []
+        for block in layers(self.semantic):
+            x_NLD = block(x_NLD)
+            tokens.append(x_NLD)
+        return tokens
+
+    def _as_map(self, x_BLD: Tensor) -> Tensor:
+        """Tokens (B, L, D), normalised, without the class token, where they lie: (B, D, h, w)."""
+        normed_BLD = nn.functional.layer_norm(x_BLD, x_BLD.shape[-1:])
+        return normed_BLD[:, 1:].transpose(1, 2).reshape(len(x_BLD), -1, *self.semantic.grid_size)
 
 
 class _Branch(nn.Module):
@@ -239,13 +303,22 @@ class _Branch(nn.Module):
         )
         self.drop = nn.Dropout(config.dropout)
         self.head = nn.Linear(width, 1)
+        if config.semantic_head:
+            self.semantic_head = nn.Linear(_shown_width(config), 1)
+            nn.init.zeros_(self.semantic_head.weight)  # says nothing until it is fitted
+            nn.init.zeros_(self.semantic_head.bias)
 
-    def forward(self, residual: Tensor, semantics: list[Tensor], boxes_BN4: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, D) and logits (B,)."""
+    def forward(
+        self, residual: Tensor, semantics: list[Tensor], boxes_BN4: Tensor, shown_BD: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Features (B, D), the spectral logits (B,) and the semantic head's (B,)."""
         pooled_BTD = self.pooled(residual, semantics, boxes_BN4)
         features_BD: Tensor = self.drop(self.temporal(self.project(self.pool_norm(pooled_BTD))))
-        logit_B: Tensor = self.head(features_BD).squeeze(-1)
-        return features_BD, logit_B
+        spectral_B: Tensor = self.head(features_BD).squeeze(-1)
+        semantic_B = torch.zeros_like(spectral_B)
+        if self.config.semantic_head:
+            semantic_B = self.semantic_head(shown_BD).squeeze(-1)
+        return features_BD, spectral_B, semantic_B
 
     def pooled(self, residual: Tensor, semantics: list[Tensor], boxes_BN4: Tensor) -> Tensor:
         """One vector a frame: (B, T, D)."""
@@ -319,9 +392,22 @@ class _ConvBranch(_Branch):
         return pooled_BTD
 
 
+def motion_image(x_BTHWC: Tensor) -> Tensor:
+    """What changed from the frame before the middle one to the middle one, as an image around mid-gray.
+
+    uint8 (B, T, ..., H, W, C) -> float32 0..1 (B, ..., C, H, W); 17 of 255 go half the way to the end.
+    """
+    before = _to_unit(x_BTHWC[:, max(x_BTHWC.shape[1] // 2 - 1, 0)])
+    return 0.5 + 0.5 * torch.tanh(8.0 * (_middle(x_BTHWC) - before))
+
+
 def _pooled_width(config: SpecSemConfig) -> int:
     width = config.semantic.width if config.spectral == "tower" else config.conv_widths[-1]
     return width * (2 if config.pooling == "mean-std" else 1)
+
+
+def _shown_width(config: SpecSemConfig) -> int:
+    return 12 * config.semantic.width
 
 
 def _spread(count: int, wanted: int) -> tuple[int, ...]:
@@ -332,6 +418,11 @@ def _spread(count: int, wanted: int) -> tuple[int, ...]:
 def _to_unit(x_HWC: Tensor) -> Tensor:
     """uint8 (..., H, W, C) -> float32 0..1 (..., C, H, W)."""
     return x_HWC.movedim(-1, -3).float().div(255.0)
+
+
+def _middle(x_BTHWC: Tensor) -> Tensor:
+    """The middle frame of each window: uint8 (B, T, ..., H, W, C) -> float32 0..1 (B, ..., C, H, W)."""
+    return _to_unit(x_BTHWC[:, x_BTHWC.shape[1] // 2])
 
 
 def _clip_normalize(x_NCHW: Tensor) -> Tensor:

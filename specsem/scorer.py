@@ -3,10 +3,13 @@
 Shape letters: B windows, T frames, N crops, H height, W width, C colours, D features.
 """
 
+import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from specsem.calibration import Calibration
-from specsem.errors import ModelError, WeightsCorrupt
+from specsem.errors import DeviceLost, ModelError, WeightsCorrupt
 from specsem.media import Clip, Window
 from specsem.model import SpecSemConfig, SpecSemNet
 from specsem.registry import DEFAULT_MODEL, ModelRecord, get_model
@@ -37,7 +40,11 @@ class WindowScore:
     detail: float
     """Standard deviation of the high-pass residual, 0..255."""
     features_D: npt.NDArray[np.float32]
-    """What the last layer saw."""
+    """What the spectral branch's last layer saw."""
+    semantic_logit: float = 0.0
+    """The semantic head's part of the logit: what is shown speaks for itself."""
+    shown_D: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    """What the semantic head saw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,8 @@ class ClipVerdict:
 class Scorer:
     """A model with its weights, calibration and policy on one device.
 
-    Not thread-safe: one thread owns it (``app.batching`` sees to that); ``judge`` alone may run in any.
+    On a CPU one thread owns it: forwards side by side only share the cores. On a GPU two threads may score at
+    a time, each on a stream of its own. ``judge`` may run in any.
 
     Raises:
         UnknownModel, WeightsMissing, WeightsCorrupt, UnknownPolicy: see ``specsem.errors``.
@@ -84,6 +92,7 @@ class Scorer:
             net.load_state_dict(load_file(self.record.verified_weights()))
         except RuntimeError as error:
             raise WeightsCorrupt(f"The weights of {self.record.name!r} don't fit its config.") from error
+        self._streams = threading.local()
         self._net = net.eval().to(self.device).to(memory_format=torch.channels_last)
 
     def warm_up(self) -> float:
@@ -101,7 +110,11 @@ class Scorer:
         return (time.perf_counter() - begin) * 1e3
 
     def score_windows(self, windows: Sequence[Window]) -> list[WindowScore]:
-        """One score a window, in order. A smaller batch never changes a score by more than rounding."""
+        """One score a window, in order. A smaller batch never changes a score by more than rounding.
+
+        Raises:
+            DeviceLost: the accelerator failed for good.
+        """
         scores: list[WindowScore] = []
         while len(scores) < len(windows):
             batch = windows[len(scores) : len(scores) + self.max_batch]
@@ -112,6 +125,9 @@ class Scorer:
                     raise
                 self.max_batch = max(1, len(batch) // 2)
                 torch.cuda.empty_cache()
+            except torch.AcceleratorError as error:
+                # After an illegal access, an assertion or a lost bus every later call fails as well.
+                raise DeviceLost("The accelerator failed; the process must be started anew.") from error
         return scores
 
     def score_batch(self, clips: Sequence[Clip]) -> list[ClipVerdict]:
@@ -177,22 +193,39 @@ class Scorer:
 
     @torch.inference_mode()
     def _forward(self, windows: Sequence[Window]) -> list[WindowScore]:
+        with self._stream():
+            return self._forward_here(windows)
+
+    def _stream(self) -> AbstractContextManager[Any]:
+        """On a GPU each thread has its stream: one's copies run beside the other's kernels."""
+        if self.device.type != "cuda":
+            return nullcontext()
+        if not hasattr(self._streams, "own"):
+            self._streams.own = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        context: AbstractContextManager[Any] = torch.cuda.stream(self._streams.own)
+        return context
+
+    def _forward_here(self, windows: Sequence[Window]) -> list[WindowScore]:
         crops_BTNHWC = self._stack([w.crops_TNHWC for w in windows])
         frames_BTHWC = self._stack([w.frames_THWC for w in windows])
         boxes_BN4 = self._stack([w.boxes_N4 for w in windows])
-        logit_B, features_BD = self._net.judge(crops_BTNHWC, frames_BTHWC, boxes_BN4)
+        said = self._net.judge(crops_BTNHWC, frames_BTHWC, boxes_BN4)
         motion_B, detail_B = _pixel_facts(crops_BTNHWC if self.plan.crop_side else frames_BTHWC[:, :, None])
         facts = zip(
             windows,
-            logit_B.float().tolist(),
+            said.logit_B.float().tolist(),
             motion_B.tolist(),
             detail_B.tolist(),
-            features_BD.float().cpu().numpy(),
+            said.features_BD.float().cpu().numpy(),
+            said.semantic_logit_B.float().tolist(),
+            said.shown_BD.float().cpu().numpy(),
             strict=True,
         )
         return [
-            WindowScore(w.start_s, w.end_s, logit, motion, detail, features_D.copy())
-            for w, logit, motion, detail, features_D in facts
+            WindowScore(
+                w.start_s, w.end_s, logit, motion, detail, features_D.copy(), semantic_logit, shown_D.copy()
+            )
+            for w, logit, motion, detail, features_D, semantic_logit, shown_D in facts
         ]
 
     def _stack(self, arrays: Sequence[np.ndarray]) -> Tensor:

@@ -178,7 +178,7 @@ class TestBoth:
         x = inputs(config)
         with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
             patch.setattr(model, "high_pass", lambda *args: calls.append("residual") or high_pass(*args))
-            logit, features = net.judge(*x)
+            logit, features, *_ = net.judge(*x)
         assert sorted(calls) == ["residual", "semantics"]  # once for all members
         assert features.shape == (2, net.feature_width)
         each = []
@@ -187,7 +187,7 @@ class TestBoth:
             single.semantic.load_state_dict(net.semantic.state_dict())
             single.branches[0].load_state_dict(branch.state_dict())
             with torch.no_grad():
-                own, own_features = single.judge(*x)
+                own, own_features, *_ = single.judge(*x)
             each.append(own)
             width = own_features.shape[1]
             torch.testing.assert_close(own_features, features[:, number * width : (number + 1) * width])
@@ -236,6 +236,46 @@ class TestCompact:
         with torch.no_grad():
             net(*inputs(COMPACT))
         assert seen == [(2, 1, 2)] * 2  # B, one of 8 frames, N
+
+    def test_the_semantic_head_reads_the_frame_the_crops_and_their_motion_in_one_run(self) -> None:
+        torch.manual_seed(0)
+        net = SpecSemNet(COMPACT.variant(semantic_head=True, members=2)).eval()
+        seen = []
+        next(iter(layers(net.semantic))).register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
+        crops, frames, boxes = inputs(COMPACT)
+        with torch.no_grad():
+            said = net.judge(crops, frames, boxes)
+            still = net.judge(crops[:, 4:5].expand_as(crops), frames, boxes)
+            plain = SpecSemNet(COMPACT)
+            plain.semantic.load_state_dict(net.semantic.state_dict())
+            maps, theirs = plain.look(frames), net._look_closely(crops, frames)[0]
+        assert seen[0] == 2 * (1 + 2 * 2)  # B windows: a frame, two crops and their motion
+        changed = (said.shown_BD != still.shown_BD).reshape(2, 2, 3, 2 * 32).any(-1)  # B, layer, view
+        assert not changed[:, :, :2].any()
+        assert changed[:, :, 2].all()
+        for one, other in zip(maps, theirs, strict=True):
+            torch.testing.assert_close(one, other)
+
+    def test_a_stride_leaves_out_frames_of_the_spectral_branches_alone(self) -> None:
+        torch.manual_seed(0)
+        config = COMPACT.variant(temporal_difference=False, temporal="mean", temporal_heads=1)
+        every, fourth = SpecSemNet(config).eval(), SpecSemNet(config.variant(spectral_stride=4)).eval()
+        fourth.load_state_dict(every.state_dict())
+        crops, frames, boxes = inputs(config)
+        with torch.no_grad():
+            kept = every.judge(crops[:, [2, 6]], frames, boxes)
+            torch.testing.assert_close(fourth.judge(crops, frames, boxes).logit_B, kept.logit_B)
+        with pytest.raises(ValueError, match="leave out frames"):
+            SpecSemNet(COMPACT.variant(spectral_stride=2))
+
+    @pytest.mark.parametrize("other", [{"merging": "spectral-only"}, {"spectral": "tower"}], ids=str)
+    def test_a_semantic_head_wants_a_tower_that_is_run(self, other: dict[str, object]) -> None:
+        with pytest.raises(ValueError, match="semantic"):
+            SpecSemNet(COMPACT.variant(temporal_difference=False, semantic_head=True, **other))
+
+    def test_a_still_has_a_gray_motion_image(self) -> None:
+        still = inputs(COMPACT)[1][:, :1].expand(-1, 8, -1, -1, -1)
+        assert model.motion_image(still).sub(0.5).abs().max() == 0
 
     def test_semantic_dropout_hides_the_scene_in_training_only(self) -> None:
         torch.manual_seed(0)

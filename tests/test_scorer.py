@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from specsem.errors import ModelError, UnknownPolicy
+from specsem.errors import DeviceLost, ModelError, UnknownPolicy
 from specsem.media import Clip, Coverage, MediaInfo, Window
 from specsem.scorer import Scorer, WindowScore
 
@@ -72,6 +72,15 @@ def test_out_of_memory_halves_the_batch(scorer: Scorer, monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     np.testing.assert_allclose([s.logit for s in scorer.score_windows(windows)], whole, atol=1e-4)
     assert sizes == [6, 3, 1, 1, 1, 1, 1, 1]
+
+
+def test_a_failing_accelerator_is_no_failing_clip(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def illegal_access(*_args: object, **_more: object) -> None:
+        raise torch.AcceleratorError
+
+    monkeypatch.setattr(scorer._net, "judge", illegal_access)
+    with pytest.raises(DeviceLost):
+        scorer.warm_up()
 
 
 @pytest.mark.parametrize(

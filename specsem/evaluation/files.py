@@ -10,7 +10,8 @@ not see it) are judged like those of one model. The fields of a line::
     condition  see specsem.evaluation.conditions fold       whose model scored it; "" if not cross-validated
     logit      mean over windows; null if none   error      code of a MediaError; "" if it was scored
     file       FileFacts of what was really scored; null if it could not be read
-    windows    [{start_s, end_s, logit, motion, detail, features}]; features: float32, little-endian, base64
+    windows    [{start_s, end_s, logit, semantic_logit, motion, detail, features, shown}]; the last two are
+               what the spectral and the semantic head saw: float32, little-endian, base64
 """
 
 import base64
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
@@ -224,17 +226,25 @@ def _line(score: FileScore) -> str:
         "file": asdict(score.file) if score.file else None,
         "windows": [
             {
-                "start_s": w.start_s,
-                "end_s": w.end_s,
-                "logit": w.logit,
-                "motion": w.motion,
-                "detail": w.detail,
-                "features": base64.b64encode(w.features_D.astype("<f4").tobytes()).decode("ascii"),
+                **{key: getattr(w, key) for key in _WINDOW_NUMBERS},
+                "features": _packed(w.features_D),
+                "shown": _packed(w.shown_D),
             }
             for w in score.windows
         ],
     }
     return json.dumps(row, allow_nan=False) + "\n"
+
+
+_WINDOW_NUMBERS = ("start_s", "end_s", "logit", "semantic_logit", "motion", "detail")
+
+
+def _packed(values_D: npt.NDArray[np.float32]) -> str:
+    return base64.b64encode(values_D.astype("<f4").tobytes()).decode("ascii")
+
+
+def _unpacked(text: str) -> npt.NDArray[np.float32]:
+    return np.frombuffer(base64.b64decode(text), "<f4")
 
 
 def _read(row: dict[str, Any], root: Path) -> FileScore:
@@ -248,8 +258,12 @@ def _read(row: dict[str, Any], root: Path) -> FileScore:
     )
     windows = [
         WindowScore(
-            **{key: window[key] for key in ("start_s", "end_s", "logit", "motion", "detail")},
-            features_D=np.frombuffer(base64.b64decode(window["features"]), "<f4"),
+            **{
+                key: window[key]
+                for key in ("start_s", "end_s", "logit", "semantic_logit", "motion", "detail")
+            },
+            features_D=_unpacked(window["features"]),
+            shown_D=_unpacked(window["shown"]),
         )
         for window in row["windows"]
     ]

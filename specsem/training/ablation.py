@@ -18,7 +18,6 @@ from specsem.errors import SpecSemError
 from specsem.evaluation.metrics import summary
 from specsem.evaluation.tables import judged
 from specsem.scorer import resolve_device
-from specsem.training.calibrate import CALIBRATION_CONDITIONS
 from specsem.training.data import assign_folds, read_manifest
 from specsem.training.loop import TrainConfig
 from specsem.training.run import UNCALIBRATED, Job, Recipe
@@ -75,7 +74,7 @@ def ablate(
     seeds: int = 3,
     fold: int = 0,
     steps: int = 0,
-    conditions: Sequence[str] = CALIBRATION_CONDITIONS,
+    conditions: Sequence[str] = ("as-is", "level"),
     teacher: Path | None = None,
     device: str = "auto",
     processes: int = 2,
@@ -94,6 +93,7 @@ def ablate(
     if not recipe.folds:
         raise SpecSemError("An ablation wants a recipe with folds: one of them is held out.")
     device = str(resolve_device(device))
+    recipe = replace(recipe, semantic_head=False)  # what is varied is the rest
     if steps:
         recipe = replace(recipe, stages=(replace(recipe.stages[0], steps=steps), *recipe.stages[1:]))
     items = read_manifest(*data)

@@ -5,10 +5,12 @@ Shape letters: M cached samples, T frames, S side of a cached crop, s side of th
 
 import hashlib
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -360,4 +362,10 @@ def _spread(
 def _mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     if 0 in shape:
         return np.zeros(shape, dtype)
-    return np.memmap(path, dtype, "r+" if path.exists() else "w+", shape=shape)
+    if not path.exists():  # folds may train side by side: the first one's file stays, whole
+        own = path.with_name(f"{path.name}.{os.getpid()}")
+        np.memmap(own, dtype, "w+", shape=shape).flush()
+        with suppress(FileExistsError):
+            os.link(own, path)
+        own.unlink()
+    return np.memmap(path, dtype, "r+", shape=shape)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 
 from specsem.calibration import Calibration, DomainLimits
+from specsem.evaluation.conditions import QUICK
 from specsem.evaluation.files import FileScore
 from specsem.evaluation.metrics import proportion_upper95
 from specsem.result import Threshold
@@ -21,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 STATIC_MOTION = 0.02
 """Stills through x264 move by 0.00 to 0.01 (of 255), the slowest camera clip of ``val`` by up to 0.03."""
-CALIBRATION_CONDITIONS = ("as-is", "level")
+CALIBRATION_CONDITIONS = QUICK
 """A rate that is stated holds for files delivered in any of these ways."""
 POLICIES = {"default": 0.01, "review": 0.10}
 """The false-positive rate that each policy asks for: one to act on, one for queues that people look at."""

@@ -12,7 +12,7 @@ from specsem.calibration import Calibration
 from specsem.model import SpecSemConfig, SpecSemNet
 from specsem.registry import ModelRecord
 
-__all__ = ["load_network", "stack_members", "write_model"]
+__all__ = ["load_network", "reconfigured", "stack_members", "write_model"]
 
 
 def load_network(model: ModelRecord) -> SpecSemNet:
@@ -20,6 +20,13 @@ def load_network(model: ModelRecord) -> SpecSemNet:
     net = SpecSemNet(SpecSemConfig.from_dict(model.config))
     net.load_state_dict(load_file(model.verified_weights()))
     return net.eval()
+
+
+def reconfigured(net: SpecSemNet, config: SpecSemConfig) -> SpecSemNet:
+    """The same weights under another configuration; what it has beyond them is as initialised."""
+    other = SpecSemNet(config)
+    other.load_state_dict({**other.state_dict(), **net.state_dict()})
+    return other.eval()
 
 
 def stack_members(nets: Sequence[SpecSemNet]) -> SpecSemNet:

@@ -270,18 +270,16 @@ def _step(state: _State, batch: Batch, config: TrainConfig, place: torch.device)
     with _precision(place, config.mixed_precision):
         semantics = None
         if state.semantics is not None:
-            said = state.semantics.look(batch["row"].tolist(), frames_BTHWC, state.net.look)
-            semantics = [layer.to(place) for layer in said]
-        logit_B, features_BD = state.net.judge(
-            crops_BTNSSC.to(place), frames_BTHWC, box_BN4.to(place), semantics=semantics
-        )
-        source_BK = state.attribution(features_BD).float() if config.attribution else None
-    logit_B = logit_B.float()
+            kept = state.semantics.look(batch["row"].tolist(), frames_BTHWC, state.net.look)
+            semantics = [layer.to(place) for layer in kept]
+        said = state.net.judge(crops_BTNSSC.to(place), frames_BTHWC, box_BN4.to(place), semantics=semantics)
+        source_BK = state.attribution(said.features_BD).float() if config.attribution else None
+    logit_B = said.logit_B.float()
     parts = {"loss": _label_loss(logit_B, label_B, config, state.step / config.steps)}
     if source_BK is not None:
         parts["attribution"] = F.cross_entropy(source_BK, batch["source"].to(place))
     if config.contrastive:
-        parts["contrastive"] = contrastive_loss(features_BD, label_B, batch["pair"].to(place))
+        parts["contrastive"] = contrastive_loss(said.features_BD, label_B, batch["pair"].to(place))
     total = parts["loss"]
     for name in ("attribution", "contrastive"):
         if name in parts:

@@ -34,9 +34,14 @@ from specsem.training.aligned import AutoencoderSpec, train_zoo
 from specsem.training.cache import CropCache, build_cache
 from specsem.training.calibrate import calibrate_headlines
 from specsem.training.data import Item, assign_folds, read_manifest
-from specsem.training.distill import distill, load_teacher, make_views
-from specsem.training.export import load_network, stack_members, write_model
+from specsem.training.distill import collect_scenes, distill, load_teacher
+from specsem.training.export import load_network, reconfigured, stack_members, write_model
 from specsem.training.loop import TrainConfig, fit
+from specsem.training.semantic_head import (
+    MIN_FOLDS_OF_HEADS,
+    apply_heads,
+    fit_semantic_heads,
+)
 
 __all__ = ["UNCALIBRATED", "Job", "Recipe", "train"]
 
@@ -71,6 +76,10 @@ class Recipe:
     zoo_steps: int = 1200
     distill_on: Literal["all", "generated"] = "all"
     """``generated``: no camera clip that a threshold stands on has been seen by the semantic tower either."""
+    semantic_head: bool = False
+    """Give each network a semantic head, fitted to the scores of the clips that it has not left out."""
+    spectral_stride: int = 1
+    """Of the shipped networks (``SpecSemConfig``); training takes fewer frames by itself."""
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
@@ -82,8 +91,10 @@ class Recipe:
 
     @property
     def model(self) -> SpecSemConfig:
-        """The architecture that comes out: the last stage's."""
-        return self.stages[-1].model
+        """The architecture that comes out: the last stage's, and what only serving knows."""
+        return self.stages[-1].model.variant(
+            semantic_head=self.semantic_head, spectral_stride=self.spectral_stride
+        )
 
 
 def train(
@@ -97,6 +108,8 @@ def train(
     processes: int = 2,
 ) -> None:
     """Train, judge and calibrate; resumes in ``out``. The model is in ``out/model``, with its validation.
+
+    With folds, ``out/members`` has each fold's network as a model of its own.
 
     ``weights``: of each manifest, for mixtures. ``processes``: that prepare clips, and on a CPU train folds.
 
@@ -114,15 +127,26 @@ def train(
             if {item.generated for item, inside in zip(items, side, strict=True) if inside} != {True, False}:
                 what = f"{recipe.folds} folds" if recipe.folds else "the splits 'train' and 'val'"
                 raise SpecSemError(f"Each of {what} must hold clips of both labels.")
+    if recipe.semantic_head and recipe.folds < MIN_FOLDS_OF_HEADS:
+        raise SpecSemError(f"A recipe with semantic heads wants {MIN_FOLDS_OF_HEADS} folds or more.")
     out.mkdir(parents=True, exist_ok=True)
     job = Job(recipe, tuple(items), tuple(int(fold) for fold in fold_M), out, device, processes)
     job.prepare(teacher)
     job.train_networks()
     scores = job.scores()
+    nets = {str(fold): load_network(read_model(job.folder_of(fold))) for fold in job.held_out_folds}
+    if recipe.semantic_head:
+        heads = fit_semantic_heads(scores)
+        scores = apply_heads(scores, heads)
+        for name, head in heads.items():
+            head.install(nets[name])
     write_scores(out / "scores.jsonl", scores)
 
     calibration = calibrate_headlines(scores)
-    net = stack_members([load_network(read_model(job.folder_of(fold))) for fold in job.held_out_folds])
+    if recipe.folds:  # each by itself: what it says of its own fold's clips is what an unseen clip gets
+        for name, member in nets.items():
+            write_model(out / "members" / name, member, UNCALIBRATED, **job.record)
+    net = stack_members(list(nets.values()))
     write_model(out / "model", net, calibration, **job.record)
     judged_by = cross_fitted(scores, calibrate_headlines) if recipe.folds else calibration
     table = validation_table(scores, judged_by)
@@ -233,7 +257,7 @@ class Job:
                 progress=progress,
             )
             start = net.state_dict()
-        write_model(self.folder_of(fold), net, UNCALIBRATED, **self.record)
+        write_model(self.folder_of(fold), reconfigured(net, self.recipe.model), UNCALIBRATED, **self.record)
         log = (folder / "log.jsonl").read_text("utf-8")
         losses = [float(json.loads(line)["loss"]) for line in log.splitlines()[-10:] if line]
         return sum(losses) / max(1, len(losses))
@@ -273,11 +297,16 @@ def _semantics(
     quick_gelu = tower_config.pop("quick_gelu")
     torch.manual_seed(recipe.stages[0].seed)
     tower = build_tower(tower_config, quick_gelu=quick_gelu)
-    grid = model.semantic.image_size // model.semantic.patch_size
     if recipe.distill_on == "generated":
         items = [item for item in items if item.generated]
-    views = make_views(items, load_teacher(teacher), side=model.semantic.image_size, grid=grid)
-    log = distill(tower, views, steps=recipe.distill_steps, seed=recipe.stages[0].seed)
+    log = distill(
+        tower,
+        load_teacher(teacher),
+        collect_scenes(items),
+        steps=recipe.distill_steps,
+        seed=recipe.stages[0].seed,
+        checkpoint=out / "distill.pt",
+    )
     (out / "distill.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
     weights = {key: value.contiguous() for key, value in tower.state_dict().items()}
     save_file(weights, kept)

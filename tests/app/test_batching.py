@@ -8,6 +8,7 @@ import pytest
 
 from app.batching import Batcher
 from app.problems import Problem
+from specsem.errors import DeviceLost
 
 
 class Model:
@@ -125,6 +126,105 @@ def test_the_loop_survives_a_defect_of_its_own(monkeypatch: pytest.MonkeyPatch) 
     asyncio.run(scenario())
 
 
+def test_bulk_waits_for_the_interactive_but_does_not_starve() -> None:
+    async def scenario() -> None:
+        model = Model()
+        batcher: Batcher[int, int] = Batcher(model, max_batch=4)
+        batcher.start()
+        model.gate.clear()
+        answers = [asyncio.ensure_future(batcher.submit(0))]
+        await settle()
+        answers += [asyncio.ensure_future(batcher.submit(item, lane="bulk")) for item in (100, 101, 102, 103)]
+        await settle()
+        answers += [asyncio.ensure_future(batcher.submit(item)) for item in (1, 2, 3, 4, 5, 6)]
+        await settle()
+        model.gate.set()
+        await asyncio.gather(*answers)
+        # One place in four is of bulk while both wait; the first forward took an interactive one already.
+        assert model.batches == [[0], [1, 2, 100, 3], [4, 5, 101, 6], [102, 103]]
+        await batcher.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_has_one_shape() -> None:
+    async def scenario() -> None:
+        model = Model()
+        batcher: Batcher[int, int] = Batcher(model, max_batch=8, shape=lambda item: item > 10)
+        answers = [asyncio.ensure_future(batcher.submit(item)) for item in (1, 2, 11, 12, 3)]
+        await settle()
+        batcher.start()
+        assert await asyncio.gather(*answers) == [2, 4, 22, 24, 6]
+        assert model.batches == [[1, 2], [11, 12], [3]]
+        await batcher.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_what_is_past_its_deadline_is_not_begun() -> None:
+    async def scenario() -> None:
+        model = Model()
+        batcher: Batcher[int, int] = Batcher(model, max_batch=8)
+        batcher.start()
+        model.gate.clear()
+        first = asyncio.ensure_future(batcher.submit(1))
+        await settle()
+        late = asyncio.ensure_future(batcher.submit(2, deadline_s=0.001))
+        timely = asyncio.ensure_future(batcher.submit(3, deadline_s=60.0))
+        await settle()
+        model.gate.set()
+        assert (await first, await timely) == (2, 6)
+        with pytest.raises(Problem) as refused:
+            await late
+        assert refused.value.code == "deadline_exceeded"
+        assert model.batches == [[1], [3]]
+        await batcher.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_two_batches_run_at_a_time_where_the_device_can() -> None:
+    async def scenario() -> None:
+        model = Model()
+        batcher: Batcher[int, int] = Batcher(model, max_batch=1, in_flight=2)
+        batcher.start()
+        model.gate.clear()
+        answers = [asyncio.ensure_future(batcher.submit(item)) for item in (1, 2, 3)]
+        await settle()
+        assert sorted(model.batches) == [[1], [2]]
+        assert batcher.liveness().queued == 1
+        model.gate.set()
+        assert await asyncio.gather(*answers) == [2, 4, 6]
+        await batcher.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_lost_device_ends_it_and_is_said_once() -> None:
+    async def scenario() -> None:
+        gate = threading.Event()
+
+        def run(_items: Sequence[int]) -> Sequence[int]:
+            gate.wait(10)
+            raise DeviceLost("The accelerator failed.")
+
+        batcher: Batcher[int, int] = Batcher(run, max_batch=2)
+        batcher.start()
+        lost = asyncio.ensure_future(batcher.device_lost())
+        answers = [asyncio.ensure_future(batcher.submit(item)) for item in (1, 2, 3)]
+        await settle()
+        assert not lost.done()
+        gate.set()
+        found = await asyncio.gather(*answers, return_exceptions=True)
+        assert [type(answer) for answer in found] == [Problem] * 3
+        assert (await lost).code == "device_lost"
+        with pytest.raises(Problem, match="stopping"):
+            await batcher.submit(4)
+        await batcher.aclose()
+
+    asyncio.run(scenario())
+
+
 def test_closing_while_a_failed_batch_is_run_one_by_one_leaves_nobody_waiting() -> None:
     async def scenario() -> None:
         alone, gate = threading.Event(), threading.Event()
@@ -164,7 +264,7 @@ def test_the_age_of_a_forward_is_known_and_who_leaves_frees_its_item() -> None:
         assert batcher.liveness().queued == 1
         left.cancel()
         await settle()
-        assert batcher.liveness().queued == len(batcher._queue) == 0
+        assert batcher.liveness().queued == 0
         model.gate.set()
         assert await running == 2
         await settle()

@@ -9,7 +9,7 @@ import pytest
 from app.engines import LocalEngine
 from app.problems import Problem
 from app.settings import Settings
-from specsem.errors import UnknownModel
+from specsem.errors import DeviceLost, UnknownModel
 from specsem.media import Clip, Coverage
 
 
@@ -46,6 +46,25 @@ def test_a_poisoned_clip_fails_alone(settings: Settings) -> None:
         engine.double.gate.set()
         found = await asyncio.gather(*answers, return_exceptions=True)
         assert [isinstance(answer, Exception) for answer in found] == [False, True, False]
+        await engine.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_lost_device_makes_it_unready(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(_windows: object) -> None:
+        raise DeviceLost("The accelerator failed.")
+
+    async def scenario() -> None:
+        engine = doubles.Engine(settings)
+        await engine.start()
+        monkeypatch.setattr(engine.double, "score_windows", lost)
+        broken = asyncio.ensure_future(engine.broken())
+        with pytest.raises(Problem, match="stopping"):
+            await engine.score(Clip(doubles.INFO, [doubles.window(0, 0.5)], Coverage(1, 1, 1)))
+        assert isinstance(await broken, DeviceLost)
+        with pytest.raises(Problem, match="accelerator"):
+            engine.check_ready()
         await engine.aclose()
 
     asyncio.run(scenario())

@@ -7,18 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny_recipe import CONFIG, TINY, recipe
 
 from specsem.errors import SpecSemError
+from specsem.evaluation.conditions import QUICK
 from specsem.evaluation.files import read_scores
 from specsem.evaluation.metrics import summary
+from specsem.media import DecoderPool
 from specsem.model import SpecSemConfig, SpecSemNet
 from specsem.registry import read_model
 from specsem.scorer import Scorer
 from specsem.training.cache import build_cache
 from specsem.training.data import read_manifest
+from specsem.training.export import load_network, write_model
 from specsem.training.loop import fit
-from specsem.training.run import Recipe, train
+from specsem.training.run import UNCALIBRATED, Recipe, train
 
 
 def test_from_a_manifest_to_a_model_that_tells_them_apart(drawn_pack: Path, tmp_path: Path) -> None:
@@ -30,7 +34,7 @@ def test_from_a_manifest_to_a_model_that_tells_them_apart(drawn_pack: Path, tmp_
     scorer = Scorer(record, device="cpu")
     table = json.loads((model / "validation.json").read_text())
     assert table["conditions"]["as-is"]["n_generated"] == 6
-    assert set(table["conditions"]) == {"as-is", "level", "canonical"}
+    assert set(table["conditions"]) == set(QUICK)
     assert set(table["conditions"]["as-is"]["generators"]) == {"source-2", "source-6"}
 
     scores = [s for s in read_scores(out / "scores.jsonl") if s.condition == "as-is"]
@@ -64,6 +68,39 @@ def test_folds_become_members_that_never_saw_what_they_are_judged_on(
         record = json.loads(next((out / "zoo" / str(fold)).glob("*.json")).read_text())
         assert record["items"] == sum(s.fold == str(fold) and not s.item.generated for s in scores)
     assert read_model(out / "model").config["members"] == 2
+
+
+def test_semantic_heads_join_what_the_networks_say(drawn_pack: Path, tmp_path: Path) -> None:
+    gated = replace(CONFIG, model=TINY.variant(merging="gate"), steps=10)
+    fields = json.loads(recipe(tmp_path / "r.json", gated).read_text()) | {"folds": 3, "semantic_head": True}
+    (tmp_path / "r.json").write_text(json.dumps(fields))
+    out = tmp_path / "out"
+    out.mkdir()
+    save_file(SpecSemNet(gated.model).semantic.state_dict(), out / "semantic.safetensors")  # distilled before
+    train(tmp_path / "r.json", [drawn_pack], out, device="cpu", processes=1)
+
+    record = read_model(out / "model")
+    assert record.config["semantic_head"]
+    whole = load_network(record)
+    score = next(s for s in read_scores(out / "scores.jsonl", root=drawn_pack.parent) if s.fold == "1")
+    member = SpecSemNet(whole.config.variant(members=1)).eval()
+    member.semantic.load_state_dict(whole.semantic.state_dict())
+    member.branches[0].load_state_dict(whole.branches[1].state_dict())
+    write_model(tmp_path / "one", member, UNCALIBRATED, name="one", version="1", summary="")
+    with DecoderPool(workers=1) as pool:
+        clip = pool.decode(score.item.path, member.config.plan())
+    alone = Scorer(read_model(tmp_path / "one"), device="cpu").score_windows(clip.windows)
+    assert [w.logit for w in alone] == pytest.approx([w.logit for w in score.windows], abs=1e-3)
+    assert [w.semantic_logit for w in alone] == pytest.approx(
+        [w.semantic_logit for w in score.windows], abs=1e-3
+    )
+
+
+def test_semantic_heads_want_folds(drawn_pack: Path, tmp_path: Path) -> None:
+    fields = json.loads(recipe(tmp_path / "r.json").read_text()) | {"semantic_head": True}
+    (tmp_path / "r.json").write_text(json.dumps(fields))
+    with pytest.raises(SpecSemError, match="3 folds"):
+        train(tmp_path / "r.json", [drawn_pack], tmp_path / "out", device="cpu")
 
 
 def test_a_killed_run_goes_on_where_it_stopped(drawn_pack: Path, tmp_path: Path) -> None:

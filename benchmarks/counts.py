@@ -1,0 +1,116 @@
+"""Learning from counts: "c of these 8 were upheld", without a single label, against every label.
+
+Both train the same linear head on what the frozen semantic tower says of the clips (``shown`` in the scores
+that ``specsem train`` keeps; the tower has seen no label), and are judged on the fold that they never saw.
+
+    python benchmarks/counts.py DIR/scores.jsonl
+
+Source: method, section 3; ``specsem.training.aggregate``.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+from torch.nn import functional as F
+
+from specsem.evaluation.files import read_scores
+from specsem.training.aggregate import aggregate_risk, weights_count
+from specsem.training.semantic_head import shown_features
+
+Loss = Callable[[Tensor, Tensor, float], Tensor]
+"""Logits (G, m), hidden labels (G, m) and the share of the training that is done, to a risk."""
+WARM_UP = 0.2
+RIDGE = 0.02
+
+
+def of_labels(logit_Gm: Tensor, label_Gm: Tensor, _done: float) -> Tensor:
+    """Every label is known."""
+    return F.binary_cross_entropy_with_logits(logit_Gm, label_Gm)
+
+
+def of_means(logit_Gm: Tensor, label_Gm: Tensor, _done: float) -> Tensor:
+    """The naive baseline: every member gets its group's share."""
+    share_G1 = label_Gm.mean(1, keepdim=True)
+    return F.binary_cross_entropy_with_logits(logit_Gm, share_G1.expand_as(logit_Gm))
+
+
+def of_counts(logit_Gm: Tensor, label_Gm: Tensor, done: float) -> Tensor:
+    """The unbiased risk of a count, after a warm-up by the naive one."""
+    if done < WARM_UP:
+        return of_means(logit_Gm, label_Gm, done)
+    w_GmK = weights_count(logit_Gm, label_Gm.sum(1).long()).w_GmK.to(logit_Gm.dtype)
+    return aggregate_risk(torch.stack([F.softplus(logit_Gm), F.softplus(-logit_Gm)], dim=-1), w_GmK)
+
+
+WAYS: dict[str, Loss] = {"every label": of_labels, "counts": of_counts, "mean label": of_means}
+
+
+def fit(x_ND: Tensor, y_N: Tensor, loss: Loss, *, group: int, redrawn: bool, steps: int, seed: int) -> Tensor:
+    """The weights (D + 1,) of a linear head. Groups are fixed, as in a queue that is moderated once; redrawn,
+    every clip comes back in ever new company, as in ``specsem.training.loop``."""
+    generator = torch.Generator().manual_seed(seed)
+    order_N = torch.randperm(len(x_ND), generator=generator)
+    index_Gm = order_N[: len(x_ND) // group * group].reshape(-1, group)
+    weight_D = torch.zeros(x_ND.shape[1] + 1, requires_grad=True)
+    optimiser = torch.optim.AdamW([weight_D], lr=3e-3, weight_decay=RIDGE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for step in range(steps):
+        if redrawn:
+            index_Gm = torch.randperm(len(x_ND), generator=generator)[: index_Gm.numel()].reshape(-1, group)
+        chosen_gm = index_Gm[torch.randint(len(index_Gm), (16,), generator=generator)]
+        logit_gm = x_ND[chosen_gm] @ weight_D[:-1] + weight_D[-1]
+        risk = loss(logit_gm, y_N[chosen_gm], step / steps)
+        optimiser.zero_grad()
+        risk.backward()
+        optimiser.step()
+        schedule.step()
+    return weight_D.detach()
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("scores", type=Path)
+    parser.add_argument("--group", type=int, default=8)
+    parser.add_argument("--redrawn", action="store_true")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--condition", default="as-is")
+    asked = parser.parse_args()
+    scores = [s for s in read_scores(asked.scores) if s.condition == asked.condition and s.windows]
+    x_ND = torch.from_numpy(shown_features(scores)).float()
+    y_N = torch.tensor([float(s.item.generated) for s in scores])
+    fold_N = np.array([s.fold for s in scores])
+    print(f"{len(scores)} clips, {int(y_N.sum())} generated, groups of {asked.group}, {asked.seeds} seeds")
+    print("| what is known | AUC of unseen families and cameras: mean (deviation over seeds) |")
+    print("|---|---|")
+    for name, loss in WAYS.items():
+        aucs = []
+        for seed in range(asked.seeds):
+            unseen_N = np.zeros(len(scores))
+            for fold in sorted(set(fold_N)):
+                inside_N = torch.from_numpy(fold_N != fold)
+                mean_D, std_D = x_ND[inside_N].mean(0), x_ND[inside_N].std(0) + 1e-3
+                z_ND = (x_ND - mean_D) / std_D
+                weight_D = fit(
+                    z_ND[inside_N],
+                    y_N[inside_N],
+                    loss,
+                    group=asked.group,
+                    redrawn=asked.redrawn,
+                    steps=asked.steps,
+                    seed=seed,
+                )
+                logit_N = z_ND @ weight_D[:-1] + weight_D[-1]
+                unseen_N[fold_N == fold] = logit_N[~inside_N].numpy()
+            aucs.append(roc_auc_score(y_N.numpy(), unseen_N))
+        print(f"| {name} | {np.mean(aucs):.3f} ({np.std(aucs, ddof=1):.3f}) |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
