@@ -149,7 +149,8 @@ class LocalEngine:
     ) -> "list[WindowScore]":
         self.check_ready()
         assert self._batcher is not None  # noqa: S101 - check_ready said so
-        return await self._batcher.submit(windows, lane=lane, deadline_s=self._settings.request_timeout_s)
+        limit_s = self._settings.request_timeout_s if lane == "interactive" else None  # jobs have their own
+        return await self._batcher.submit(windows, lane=lane, deadline_s=limit_s)
 
     async def judge(self, clip: Clip, scores: "Sequence[WindowScore]") -> "ClipVerdict":
         # A thread: arithmetic, but a thorough scan of an hour has some ten thousand windows.

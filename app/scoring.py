@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from app.batching import Lane
 from app.engines import Engine
 from app.problems import Problem
 from specsem.media import Clip, MediaInfo, SamplePlan, Window
@@ -70,6 +71,7 @@ class Scoring:
         sha256: str,
         thorough: bool,
         timeout_s: float | None = None,
+        lane: Lane = "interactive",
         on_progress: Progress | None = None,
     ) -> ScoredFile:
         """The answer for a file; ``name`` is what the answer calls it.
@@ -81,7 +83,7 @@ class Scoring:
             MediaError: this file can't be scored.
             Problem: ``not_ready`` or ``deadline_exceeded`` (503).
         """
-        work = self._score(path, name, sha256, thorough, on_progress)
+        work = self._score(path, name=name, sha256=sha256, thorough=thorough, lane=lane, tell=on_progress)
         return await self._within_time(work, timeout_s)
 
     def close(self) -> None:
@@ -90,7 +92,7 @@ class Scoring:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     async def _score(
-        self, path: Path, name: str, sha256: str, thorough: bool, tell: Progress | None
+        self, path: Path, *, name: str, sha256: str, thorough: bool, lane: Lane, tell: Progress | None
     ) -> ScoredFile:
         begun = time.perf_counter()
         if thorough:
@@ -106,7 +108,7 @@ class Scoring:
             decoded = time.perf_counter()
             if tell:
                 tell("score", 0.5)  # about: which of the two takes longer depends on the file and the device
-            verdict = await self._engine.score(clip)
+            verdict = await self._engine.score(clip, lane=lane)
             forward_s = time.perf_counter() - decoded
         timing_ms = {
             "decode": clip.decode_ms,

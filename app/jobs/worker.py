@@ -143,6 +143,7 @@ class Worker:
                 sha256=job.sha256,
                 thorough=job.thorough,
                 timeout_s=self._settings.job_timeout_s,
+                lane="bulk",
                 on_progress=watch.tell,
             )
         except MediaError as error:
