@@ -61,20 +61,8 @@ def environment(data_dir: Path, **settings: object) -> dict[str, str]:
 @contextmanager
 def serving(command: list[str], data_dir: Path, **settings: object) -> Iterator[Server]:
     """Start a server, wait until it listens, and stop it at the end."""
-    log = data_dir.with_suffix(".log")
-    with log.open("a") as stderr:
-        process = subprocess.Popen(
-            command,
-            env=environment(data_dir, **settings),
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-        )
-    try:
+    with _started(command, data_dir, settings) as (process, log):
         yield Server(process, _address(process, log), data_dir, log)
-    finally:
-        _stop(process)
 
 
 @contextmanager
@@ -82,6 +70,16 @@ def working(
     data_dir: Path, command: Sequence[str] = (*DOUBLES, "worker"), **settings: object
 ) -> "Iterator[subprocess.Popen[str]]":
     """A worker at work, beside a server on the same data folder."""
+    with _started(command, data_dir, settings) as (process, log):
+        assert "works on jobs" in _first_line(process), log.read_text()
+        yield process
+
+
+@contextmanager
+def _started(
+    command: Sequence[str], data_dir: Path, settings: dict[str, object]
+) -> "Iterator[tuple[subprocess.Popen[str], Path]]":
+    """The process, ended at the end, and what it writes to standard error."""
     log = data_dir.with_suffix(".log")
     with log.open("a") as stderr:
         process = subprocess.Popen(
@@ -93,8 +91,7 @@ def working(
             text=True,
         )
     try:
-        assert "works on jobs" in _first_line(process), log.read_text()
-        yield process
+        yield process, log
     finally:
         _stop(process)
 
