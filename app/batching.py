@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
@@ -80,8 +80,9 @@ class Batcher(Generic[Item, Result]):
         self._slots = asyncio.Semaphore(in_flight)
         self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="specsem-model")
         self._task: asyncio.Task[None] | None = None
-        self._running: dict[asyncio.Task[None], float] = {}
-        """Batches under way, with their beginnings."""
+        self._batches: set[asyncio.Task[None]] = set()
+        self._forwards: list[float] = []
+        """When each forward under way began."""
         self._closed = False
         self._lost: asyncio.Future[DeviceLost] | None = None
 
@@ -111,10 +112,9 @@ class Batcher(Generic[Item, Result]):
         try:
             return await future
         except asyncio.CancelledError:
+            # Its pixels go at once, however long the forward under way takes.
             with contextlib.suppress(ValueError):  # taken already
-                self._lanes[lane].remove(
-                    job
-                )  # its pixels go at once, however long the forward under way takes
+                self._lanes[lane].remove(job)
             raise
 
     async def device_lost(self) -> DeviceLost:
@@ -130,14 +130,14 @@ class Batcher(Generic[Item, Result]):
             alive=self._task is not None and not self._task.done(),
             queued=sum(map(len, self._lanes.values())),
             oldest_wait_s=now - min(heads, default=now),
-            forward_s=now - min(self._running.values(), default=now),
+            forward_s=now - min(self._forwards, default=now),
         )
 
     async def aclose(self) -> None:
         """Stop: what waits is told so, forwards under way end first."""
         self._closed = True
         self._tell_waiting()
-        tasks = [task for task in (self._task, *self._running) if task is not None]
+        tasks = [task for task in (self._task, *self._batches) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -159,11 +159,11 @@ class Batcher(Generic[Item, Result]):
             except BaseException:
                 self._slots.release()
                 raise
-            self._running[task] = time.monotonic()
+            self._batches.add(task)
             task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._running[task]
+        self._batches.discard(task)
         self._slots.release()
 
     async def _next(self) -> list[_Job[Item, Result]]:
@@ -201,20 +201,21 @@ class Batcher(Generic[Item, Result]):
     async def _forward(self, batch: list[_Job[Item, Result]]) -> None:
         try:
             await self._forward_or_split(batch)
+        except DeviceLost as error:  # nothing that this process computes there succeeds any more
+            self._closed = True
+            _tell_stopping(batch)
+            self._tell_waiting()
+            if self._lost is not None and not self._lost.done():
+                self._lost.set_result(error)
         except asyncio.CancelledError:  # aclose
-            for job in batch:
-                if not job.future.done():
-                    job.future.set_exception(_stopping())
+            _tell_stopping(batch)
             raise
 
     async def _forward_or_split(self, batch: list[_Job[Item, Result]]) -> None:
-        items = [job.item for job in batch]
         try:
-            results = await asyncio.get_running_loop().run_in_executor(self._threads, self._run, items)
-            if len(results) != len(items):
-                raise RuntimeError(f"{len(results)} results for {len(items)} items")
-        except DeviceLost as error:
-            self._give_up(error, batch)
+            results = await self._compute([job.item for job in batch])
+        except DeviceLost:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this item's, and the next ones go on
             if len(batch) == 1:
                 if not batch[0].future.done():
@@ -231,22 +232,27 @@ class Batcher(Generic[Item, Result]):
                 if not job.future.done():
                     job.future.set_result(result)
 
-    def _give_up(self, error: DeviceLost, batch: list[_Job[Item, Result]]) -> None:
-        """Nothing that this process computes on the device succeeds any more: say so to all, and once."""
-        self._closed = True
-        for job in batch:
-            if not job.future.done():
-                job.future.set_exception(_stopping())
-        self._tell_waiting()
-        if self._lost is not None and not self._lost.done():
-            self._lost.set_result(error)
+    async def _compute(self, items: list[Item]) -> Sequence[Result]:
+        begun = time.monotonic()
+        self._forwards.append(begun)
+        try:
+            results = await asyncio.get_running_loop().run_in_executor(self._threads, self._run, items)
+        finally:
+            self._forwards.remove(begun)
+        if len(results) != len(items):
+            raise RuntimeError(f"{len(results)} results for {len(items)} items")
+        return results
 
     def _tell_waiting(self) -> None:
         for lane in self._lanes.values():
-            for job in lane:
-                if not job.future.done():
-                    job.future.set_exception(_stopping())
+            _tell_stopping(lane)
             lane.clear()
+
+
+def _tell_stopping(jobs: Iterable[_Job[Item, Result]]) -> None:
+    for job in jobs:
+        if not job.future.done():
+            job.future.set_exception(_stopping())
 
 
 def _stopping() -> Problem:

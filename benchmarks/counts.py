@@ -5,11 +5,10 @@ that ``specsem train`` keeps; the tower has seen no label), and are judged on th
 
     python benchmarks/counts.py DIR/scores.jsonl
 
-Source: method, section 3; ``specsem.training.aggregate``.
+Source: method, section 3; ``specsem.training.loop.group_loss``.
 """
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,38 +18,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from specsem.evaluation.files import read_scores
-from specsem.training.aggregate import aggregate_risk, weights_count
+from specsem.training.batches import Observed
+from specsem.training.loop import group_loss
 from specsem.training.semantic_head import shown_features
 
-Loss = Callable[[Tensor, Tensor, float], Tensor]
-"""Logits (G, m), hidden labels (G, m) and the share of the training that is done, to a risk."""
+WAYS: dict[str, Observed] = {"every label": "labels", "counts": "count", "mean label": "mean"}
 WARM_UP = 0.2
 RIDGE = 0.02
 
 
-def of_labels(logit_Gm: Tensor, label_Gm: Tensor, _done: float) -> Tensor:
-    """Every label is known."""
-    return F.binary_cross_entropy_with_logits(logit_Gm, label_Gm)
-
-
-def of_means(logit_Gm: Tensor, label_Gm: Tensor, _done: float) -> Tensor:
-    """The naive baseline: every member gets its group's share."""
-    share_G1 = label_Gm.mean(1, keepdim=True)
-    return F.binary_cross_entropy_with_logits(logit_Gm, share_G1.expand_as(logit_Gm))
-
-
-def of_counts(logit_Gm: Tensor, label_Gm: Tensor, done: float) -> Tensor:
-    """The unbiased risk of a count, after a warm-up by the naive one."""
-    if done < WARM_UP:
-        return of_means(logit_Gm, label_Gm, done)
-    w_GmK = weights_count(logit_Gm, label_Gm.sum(1).long()).w_GmK.to(logit_Gm.dtype)
-    return aggregate_risk(torch.stack([F.softplus(logit_Gm), F.softplus(-logit_Gm)], dim=-1), w_GmK)
-
-
-WAYS: dict[str, Loss] = {"every label": of_labels, "counts": of_counts, "mean label": of_means}
-
-
-def fit(x_ND: Tensor, y_N: Tensor, loss: Loss, *, group: int, redrawn: bool, steps: int, seed: int) -> Tensor:
+def fit(
+    x_ND: Tensor, y_N: Tensor, observed: Observed, *, group: int, redrawn: bool, steps: int, seed: int
+) -> Tensor:
     """The weights (D + 1,) of a linear head. Groups are fixed, as in a queue that is moderated once; redrawn,
     every clip comes back in ever new company, as in ``specsem.training.loop``."""
     generator = torch.Generator().manual_seed(seed)
@@ -64,7 +43,10 @@ def fit(x_ND: Tensor, y_N: Tensor, loss: Loss, *, group: int, redrawn: bool, ste
             index_Gm = torch.randperm(len(x_ND), generator=generator)[: index_Gm.numel()].reshape(-1, group)
         chosen_gm = index_Gm[torch.randint(len(index_Gm), (16,), generator=generator)]
         logit_gm = x_ND[chosen_gm] @ weight_D[:-1] + weight_D[-1]
-        risk = loss(logit_gm, y_N[chosen_gm], step / steps)
+        if observed == "labels":
+            risk = F.binary_cross_entropy_with_logits(logit_gm, y_N[chosen_gm])
+        else:
+            risk = group_loss(logit_gm, y_N[chosen_gm], observed, naive=step < WARM_UP * steps)
         optimiser.zero_grad()
         risk.backward()
         optimiser.step()
@@ -89,7 +71,7 @@ def main() -> None:
     print(f"{len(scores)} clips, {int(y_N.sum())} generated, groups of {asked.group}, {asked.seeds} seeds")
     print("| what is known | AUC of unseen families and cameras: mean (deviation over seeds) |")
     print("|---|---|")
-    for name, loss in WAYS.items():
+    for name, observed in WAYS.items():
         aucs = []
         for seed in range(asked.seeds):
             unseen_N = np.zeros(len(scores))
@@ -100,7 +82,7 @@ def main() -> None:
                 weight_D = fit(
                     z_ND[inside_N],
                     y_N[inside_N],
-                    loss,
+                    observed,
                     group=asked.group,
                     redrawn=asked.redrawn,
                     steps=asked.steps,

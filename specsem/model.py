@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from specsem.media import SamplePlan
 from specsem.merging import Merging, MergingKind
-from specsem.semantic import CLIP_MEAN, CLIP_STD, build_tower, embed, freeze, layers
+from specsem.semantic import build_tower, embed, freeze, layers, tokens_after_layers
 from specsem.spectral import ConvStage, SpectralStem, high_pass, normalize_residual
 from specsem.temporal import TemporalHead, TemporalKind
 
@@ -227,7 +227,7 @@ class SpecSemNet(nn.Module):
     def _semantic_tokens(self, frames_BTHWC: Tensor) -> list[Tensor]:
         """Tokens of every frame after each layer: a list of (B, T, L, D)."""
         B, T = frames_BTHWC.shape[:2]
-        tokens = self._tokens_after_layers(_to_unit(frames_BTHWC.flatten(0, 1)))
+        tokens = tokens_after_layers(self.semantic, _to_unit(frames_BTHWC.flatten(0, 1)))
         return [x_NLD.reshape(B, T, *x_NLD.shape[1:]) for x_NLD in tokens]
 
     @torch.no_grad()
@@ -236,9 +236,7 @@ class SpecSemNet(nn.Module):
 
         One frame stands for all T: what is shown hardly changes within eight frames, and it costs an eighth.
         """
-        tokens = self._tokens_after_layers(_middle(frames_BTHWC))
-        gating_layers = _spread(self.config.semantic.layers, len(self.config.conv_widths) - 1)
-        return [self._as_map(tokens[i]) for i in gating_layers]
+        return self._gating_maps(tokens_after_layers(self.semantic, _middle(frames_BTHWC)), len(frames_BTHWC))
 
     @torch.no_grad()
     def _look_closely(self, crops_BTNHWC: Tensor, frames_BTHWC: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -254,24 +252,18 @@ class SpecSemNet(nn.Module):
         views_NCHW = views_BNCHW.flatten(0, 1)
         if views_NCHW.shape[-1] != side:
             views_NCHW = nn.functional.interpolate(views_NCHW, (side, side), mode="bilinear", antialias=True)
-        tokens = self._tokens_after_layers(torch.cat([_middle(frames_BTHWC), views_NCHW]))
-        gating_layers = _spread(self.config.semantic.layers, len(self.config.conv_widths) - 1)
-        maps = [self._as_map(tokens[i][:B]) for i in gating_layers]
+        tokens = tokens_after_layers(self.semantic, torch.cat([_middle(frames_BTHWC), views_NCHW]))
         said = []
         for x_NLD in (tokens[(len(tokens) - 1) // 2], tokens[-1]):
             normed_NLD = nn.functional.layer_norm(x_NLD, x_NLD.shape[-1:])
             said_ND = torch.cat([normed_NLD[:, 0], normed_NLD[:, 1:].mean(1)], dim=-1)
             said += [said_ND[:B], said_ND[B:].reshape(B, 2, N, -1).mean(2).flatten(1)]
-        return maps, torch.cat(said, dim=-1)
+        return self._gating_maps(tokens, B), torch.cat(said, dim=-1)
 
-    def _tokens_after_layers(self, x_NCHW: Tensor) -> list[Tensor]:
-        """Images of 0..1 to the semantic tower's tokens after each layer: a list of (N, L, D)."""
-        x_NLD = embed(self.semantic, _clip_normalize(x_NCHW))
-        tokens = []
-        for block in layers(self.semantic):
-            x_NLD = block(x_NLD)
-            tokens.append(x_NLD)
-        return tokens
+    def _gating_maps(self, tokens: list[Tensor], B: int) -> list[Tensor]:
+        """The first B images' tokens after each gating layer, as maps: a list of (B, D, h, w)."""
+        gating_layers = _spread(self.config.semantic.layers, len(self.config.conv_widths) - 1)
+        return [self._as_map(tokens[i][:B]) for i in gating_layers]
 
     def _as_map(self, x_BLD: Tensor) -> Tensor:
         """Tokens (B, L, D), normalised, without the class token, where they lie: (B, D, h, w)."""
@@ -423,14 +415,6 @@ def _to_unit(x_HWC: Tensor) -> Tensor:
 def _middle(x_BTHWC: Tensor) -> Tensor:
     """The middle frame of each window: uint8 (B, T, ..., H, W, C) -> float32 0..1 (B, ..., C, H, W)."""
     return _to_unit(x_BTHWC[:, x_BTHWC.shape[1] // 2])
-
-
-def _clip_normalize(x_NCHW: Tensor) -> Tensor:
-    return (x_NCHW - _per_channel(CLIP_MEAN, x_NCHW)) / _per_channel(CLIP_STD, x_NCHW)
-
-
-def _per_channel(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values, device=like.device, dtype=like.dtype)[:, None, None]
 
 
 def _under_crops(map_BDhw: Tensor, boxes_BN4: Tensor, side: tuple[int, int]) -> Tensor:

@@ -18,10 +18,12 @@ __all__ = [
     "CLIP_STD",
     "VitConfig",
     "build_tower",
+    "clip_normalize",
     "embed",
     "freeze",
     "layers",
     "load_clip_tower",
+    "tokens_after_layers",
 ]
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -63,6 +65,22 @@ def embed(tower: VisionTransformer, x_NCHW: Tensor) -> Tensor:
     cls_N1D = tower.class_embedding.to(x_NLD.dtype).expand(len(x_NLD), 1, -1)
     x_NLD = torch.cat([cls_N1D, x_NLD], dim=1) + tower.positional_embedding.to(x_NLD.dtype)
     tokens: Tensor = tower.ln_pre(x_NLD)
+    return tokens
+
+
+def clip_normalize(x_NCHW: Tensor) -> Tensor:
+    """Images of 0..1 as CLIP's towers want them."""
+    mean, std = (torch.tensor(v, device=x_NCHW.device, dtype=x_NCHW.dtype) for v in (CLIP_MEAN, CLIP_STD))
+    return (x_NCHW - mean[:, None, None]) / std[:, None, None]
+
+
+def tokens_after_layers(tower: VisionTransformer, x_NCHW: Tensor) -> list[Tensor]:
+    """Images of 0..1 to the tower's tokens after each layer: a list of (N, L, D)."""
+    x_NLD = embed(tower, clip_normalize(x_NCHW))
+    tokens = []
+    for block in layers(tower):
+        x_NLD = block(x_NLD)
+        tokens.append(x_NLD)
     return tokens
 
 

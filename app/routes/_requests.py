@@ -5,13 +5,13 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from app.problems import Problem
 
-__all__ = ["IdempotencyKey", "Preferences", "Prefers", "flag", "read_json", "wants_fresh"]
+__all__ = ["IdempotencyKey", "Preferences", "Prefers", "Thorough", "flag", "read_json", "wants_fresh"]
 
 MAX_JSON_BYTES = 64 * 1024
 _BOOLEAN = TypeAdapter(bool)
@@ -27,6 +27,8 @@ IdempotencyKey = Annotated[
         max_length=255,
     ),
 ]
+
+Thorough = Annotated[bool, Query(description="Scan the whole time line instead of a few windows.")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from app.jobs.service import Order
 from app.jobs.table import JobRow, Status
 from app.problems import Problem
 from app.routes._openapi import file_body, problems
-from app.routes._requests import IdempotencyKey, Preferences, Prefers, flag, read_json, wants_fresh
+from app.routes._requests import IdempotencyKey, Preferences, Prefers, Thorough, flag, read_json, wants_fresh
 from app.routes.videos import UPLOAD, FileName, arriving
 from app.schemas import Job, JobLinks, JobList, JobProgress, SubmitJob
 from app.services import Services, Tenant
@@ -53,9 +53,7 @@ async def submit(
     tenant: Tenant,
     prefers: Prefers,
     filename: FileName = "",
-    thorough: Annotated[
-        bool, Query(description="Scan the whole time line instead of a few windows.")
-    ] = False,
+    thorough: Thorough = False,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Takes a video for scoring later, by this process or another: `Location` says where its answer will be.

@@ -1,14 +1,14 @@
 """``POST /v1/score``: one file in, its calibrated verdict out."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from app.disconnect import unless_gone
 from app.jobs.service import Order
 from app.problems import Problem
 from app.routes._openapi import file_body, problems
-from app.routes._requests import IdempotencyKey, Preferences, Prefers, flag, read_json, wants_fresh
+from app.routes._requests import IdempotencyKey, Preferences, Prefers, Thorough, flag, read_json, wants_fresh
 from app.routes.jobs import SUBMIT, accepted
 from app.routes.videos import BAD_FILE, UPLOAD, FileName, arriving
 from app.schemas import Job, ScoreVideo
@@ -45,9 +45,7 @@ async def score(
     tenant: Tenant,
     prefers: Prefers,
     filename: FileName = "",
-    thorough: Annotated[
-        bool, Query(description="Scan the whole time line instead of a few windows.")
-    ] = False,
+    thorough: Thorough = False,
     idempotency_key: IdempotencyKey = None,
 ) -> ScoredFile | Response:
     """The verdict on a video with its time line: the same answer as `specsem score --json` gives.

@@ -49,6 +49,8 @@ __all__ = [
     "write_scores",
 ]
 
+_WINDOW_NUMBERS = ("start_s", "end_s", "logit", "semantic_logit", "motion", "detail")
+
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
@@ -236,9 +238,6 @@ def _line(score: FileScore) -> str:
     return json.dumps(row, allow_nan=False) + "\n"
 
 
-_WINDOW_NUMBERS = ("start_s", "end_s", "logit", "semantic_logit", "motion", "detail")
-
-
 def _packed(values_D: npt.NDArray[np.float32]) -> str:
     return base64.b64encode(values_D.astype("<f4").tobytes()).decode("ascii")
 
@@ -258,10 +257,7 @@ def _read(row: dict[str, Any], root: Path) -> FileScore:
     )
     windows = [
         WindowScore(
-            **{
-                key: window[key]
-                for key in ("start_s", "end_s", "logit", "semantic_logit", "motion", "detail")
-            },
+            **{key: window[key] for key in _WINDOW_NUMBERS},
             features_D=_unpacked(window["features"]),
             shown_D=_unpacked(window["shown"]),
         )

@@ -23,7 +23,7 @@ from specsem.training.data import Item, read_manifest
 
 __all__ = ["evaluate"]
 
-_SCORES_VERSION = 1
+_SCORES_VERSION = 2
 """Part of the name under which scores are kept: to be raised when conditions or the scoring change."""
 
 

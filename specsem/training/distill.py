@@ -11,7 +11,6 @@ once, so that errors don't add up.
 Shape letters: N images, H height, W width, C colours, L tokens (class token first), D width.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,9 @@ from torch.nn import functional as F
 from specsem.errors import SpecSemError
 from specsem.media import read_frames
 from specsem.model import motion_image
-from specsem.semantic import CLIP_MEAN, CLIP_STD, embed, layers
+from specsem.semantic import clip_normalize, embed, layers, tokens_after_layers
 from specsem.training.data import Item
+from specsem.training.loop import save_whole
 
 __all__ = ["Scenes", "collect_scenes", "distill", "load_teacher", "teach"]
 
@@ -115,9 +115,8 @@ def teach(teacher: nn.Module, x_NHWC: Tensor, depth: int) -> list[Tensor]:
     hooks = [blocks[0].register_forward_pre_hook(lambda _block, args: tokens.append(args[0]))]
     hooks += [block.register_forward_hook(lambda _b, _args, out: tokens.append(out)) for block in blocks]
     try:
-        x_NCHW = x_NHWC.movedim(-1, 1).float() / 255
         teacher.forward_intermediates(  # type: ignore[operator]
-            (x_NCHW - 0.5) / 0.5, indices=[depth - 1], stop_early=True, intermediates_only=True
+            (_unit(x_NHWC) - 0.5) / 0.5, indices=[depth - 1], stop_early=True, intermediates_only=True
         )
     finally:
         for hook in hooks:
@@ -166,7 +165,7 @@ def distill(
         tower.load_state_dict(kept["tower"])
         optimiser.load_state_dict(kept["optimiser"])
         schedule.load_state_dict(kept["schedule"])
-        first, log = kept["step"], json.loads(kept["log"])
+        first, log = kept["step"], kept["log"]
     tower.train()
     for step in track(range(first, steps), "distil", total=steps - first):
         x_NHWC = scenes.views(batch, np.random.default_rng((seed, step)))
@@ -184,11 +183,9 @@ def distill(
                 entry["held_out_cosine"] = _cosine(tower, teacher, held_out)
             log.append(entry)
             if checkpoint is not None:
-                partial = checkpoint.with_suffix(".partial")
-                state = {"tower": tower.state_dict(), "optimiser": optimiser.state_dict()}
-                more = {"schedule": schedule.state_dict(), "step": step + 1, "log": json.dumps(log)}
-                torch.save({**state, **more}, partial)
-                partial.replace(checkpoint)
+                parts = {"tower": tower, "optimiser": optimiser, "schedule": schedule}
+                state = {name: part.state_dict() for name, part in parts.items()}
+                save_whole(checkpoint, {**state, "step": step + 1, "log": log})
     tower.eval()
     return log
 
@@ -197,7 +194,7 @@ def _losses(
     tower: VisionTransformer, x_NHWC: Tensor, taught: Sequence[Tensor], *, forced: bool
 ) -> Iterator[Tensor]:
     """What each layer misses: of the tokens, or where they are given of what the teacher's layer adds."""
-    x_NLD = embed(tower, _normalized(x_NHWC))
+    x_NLD = embed(tower, clip_normalize(_unit(x_NHWC)))
     yield _missed(x_NLD.float(), taught[0])
     for number, block in enumerate(layers(tower), start=1):
         before_NLD = taught[number - 1]
@@ -223,17 +220,14 @@ def _cosine(tower: VisionTransformer, teacher: nn.Module, scenes: Scenes) -> flo
     """Of the last tokens, places only, each centred on its mean over the images."""
     x_NHWC = scenes.views(24, np.random.default_rng(0))
     wanted_NLD = teach(teacher, x_NHWC, len(list(layers(tower))))[-1]
-    x_NLD = embed(tower, _normalized(x_NHWC))
-    for block in layers(tower):
-        x_NLD = block(x_NLD)
+    x_NLD = tokens_after_layers(tower, _unit(x_NHWC))[-1]
     mean_D, std_D = wanted_NLD[:, 1:].mean((0, 1)), wanted_NLD[:, 1:].std((0, 1))
     ours_NLD, theirs_NLD = ((tokens_NLD[:, 1:] - mean_D) / std_D for tokens_NLD in (x_NLD, wanted_NLD))
     return float(F.cosine_similarity(ours_NLD, theirs_NLD, dim=-1).mean())
 
 
-def _normalized(x_NHWC: Tensor) -> Tensor:
-    mean, std = (torch.tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
-    return (x_NHWC.movedim(-1, 1).float() / 255 - mean) / std
+def _unit(x_NHWC: Tensor) -> Tensor:
+    return x_NHWC.movedim(-1, 1).float() / 255
 
 
 def _part(frame_HWC: UInt8, height: int, width: int, rng: np.random.Generator) -> UInt8:

@@ -29,7 +29,7 @@ from specsem.training.aligned import contrastive_loss
 from specsem.training.batches import Batch, Observed, Rows, augment, batches, held_out_rows
 from specsem.training.cache import CacheSpec, CropCache, SemanticCache
 
-__all__ = ["TrainConfig", "fit"]
+__all__ = ["TrainConfig", "fit", "group_loss", "save_whole"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class _State:
             "log": self.log,
             "best": (self.best_auc, self.best_step),
         }
-        _replace(path, payload)
+        save_whole(path, payload)
 
     def load(self, path: Path, device: torch.device) -> None:
         payload = torch.load(path, map_location=device, weights_only=True)
@@ -127,7 +127,8 @@ class _State:
         self.best_auc, self.best_step = payload["best"]
 
 
-def _replace(path: Path, payload: Any) -> None:
+def save_whole(path: Path, payload: Any) -> None:
+    """Write a checkpoint in place of the one before."""
     partial = path.with_suffix(".partial")
     torch.save(payload, partial)
     partial.replace(path)  # a kill leaves the old one or the new one, never half of one
@@ -207,7 +208,7 @@ def fit(
                 state.log.append({"step": state.step, "loss": parts["loss"], "held_out_auc": auc})
                 if auc > state.best_auc:
                     state.best_auc, state.best_step = auc, state.step
-                    _replace(out / "best.pt", state.averaged.state_dict())
+                    save_whole(out / "best.pt", state.averaged.state_dict())
                 elif (
                     config.patience
                     and state.step - state.best_step >= config.patience * config.validate_every
@@ -222,7 +223,7 @@ def fit(
     averaged = state.averaged
     if config.patience and (out / "best.pt").exists():
         averaged.load_state_dict(torch.load(out / "best.pt", map_location=place, weights_only=True))
-    _replace(finished, averaged.state_dict())
+    save_whole(finished, averaged.state_dict())
     return averaged.eval()
 
 
@@ -307,14 +308,18 @@ def _label_loss(logit_B: Tensor, label_B: Tensor, config: TrainConfig, done: flo
         target_B = label_B * (1 - smoothing) + smoothing / 2
         return F.binary_cross_entropy_with_logits(logit_B, target_B)
     logit_Gm, label_Gm = logit_B.reshape(-1, config.group), label_B.reshape(-1, config.group)
+    return group_loss(logit_Gm, label_Gm, config.observed, naive=done < config.warm_up)
+
+
+def group_loss(logit_Gm: Tensor, label_Gm: Tensor, observed: Observed, *, naive: bool = False) -> Tensor:
+    """The risk of what is observed of each group (``any``, ``count``), unbiased, or naive: every member is
+    given what the group tells. ``mean`` is the naive one of a count. The labels make the observation only."""
     count_G = label_Gm.sum(-1)
-    if config.observed == "mean" or done < config.warm_up:  # the naive loss, of what the group tells
-        told_G = (count_G > 0).float() if config.observed == "any" else count_G / config.group
+    if observed == "mean" or naive:
+        told_G = (count_G > 0).float() if observed == "any" else count_G / label_Gm.shape[-1]
         return F.binary_cross_entropy_with_logits(logit_Gm, told_G[:, None].expand_as(logit_Gm))
     weights = (
-        weights_any(logit_Gm, count_G > 0)
-        if config.observed == "any"
-        else weights_count(logit_Gm, count_G.long())
+        weights_any(logit_Gm, count_G > 0) if observed == "any" else weights_count(logit_Gm, count_G.long())
     )
     w_GmK = weights.w_GmK.to(logit_Gm.dtype)
     return aggregate_risk(torch.stack([F.softplus(logit_Gm), F.softplus(-logit_Gm)], dim=-1), w_GmK)
