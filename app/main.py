@@ -12,7 +12,8 @@ import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -23,6 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.admission import Admission
+from app.connections import Bounds, Connection
 from app.engines import Engine, LocalEngine
 from app.jobs.database import open_database
 from app.jobs.service import Jobs
@@ -290,10 +292,9 @@ def run(settings: Settings, engine: Engine | None = None, decoder: Decoder | Non
             app,
             host=settings.host,
             port=settings.port,
-            http="h11",
+            http=cast("type[Connection]", partial(Connection, bounds=_bounds(settings))),
             ws="none",
             h11_max_incomplete_event_size=H11_MAX_HEADER_BYTES,
-            limit_concurrency=settings.max_connections,
             timeout_graceful_shutdown=settings.shutdown_grace_s,
             proxy_headers=False,
             server_header=False,
@@ -359,6 +360,14 @@ def _check(settings: Settings, engine: Engine | None) -> None:
     open_database(settings.database_address, settings.data_dir).dispose()
     if engine is None:
         get_model(settings.model).verified_weights()  # not by a service that never gets ready
+
+
+def _bounds(settings: Settings) -> Bounds:
+    return Bounds(
+        connections=settings.max_connections,
+        per_address=settings.max_connections_per_address,
+        head_timeout_s=settings.head_timeout_s,
+    )
 
 
 def _listener(settings: Settings) -> socket.socket:

@@ -102,9 +102,19 @@ class Lingering:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not _announces_body(Headers(scope=scope)):
+        if scope["type"] != "http" or not _announces_body(headers := Headers(scope=scope)):
             await self.app(scope, receive, send)
             return
+        app = self.app
+        if "transfer-encoding" in headers and "content-length" in headers:
+            # A proxy that goes by the other one sees another request in the same bytes (smuggling).
+            app = ProblemResponse(
+                Problem(
+                    "malformed_request",
+                    "Send a Content-Length or a Transfer-Encoding, not both.",
+                    headers={"Connection": "close"},
+                )
+            )
         complete = False
 
         async def watched_receive() -> Message:
@@ -126,7 +136,7 @@ class Lingering:
                 await _drain(watched_receive, lambda: complete)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-        await self.app(scope, watched_receive, lingering_send)
+        await app(scope, watched_receive, lingering_send)
 
 
 def _announces_body(headers: Headers) -> bool:

@@ -48,6 +48,7 @@ CODES: dict[str, Code] = {
     "timeout": Code(422, "Decoding took too long"),
     "attempts_exceeded": Code(422, "The work on this file ended before its time, again and again"),
     # The request.
+    "malformed_request": Code(400, "No request that can be read"),
     "malformed_body": Code(400, "The body is not what its header says"),
     "invalid_request": Code(422, "The request is not valid"),
     "missing_file": Code(422, "No file in the form"),
@@ -61,6 +62,7 @@ CODES: dict[str, Code] = {
     "job_not_found": Code(404, "No such job"),
     "no_such_route": Code(404, "No such address"),
     "method_not_allowed": Code(405, "Method not allowed"),
+    "request_timeout": Code(408, "The request took too long"),
     "upload_timeout": Code(408, "The upload took too long"),
     "unsupported_media_type": Code(415, "Unsupported type of body"),
     # Us.

@@ -70,6 +70,9 @@ class Settings(BaseSettings):
     upload_idle_s: float = Field(
         30.0, gt=0, description="An upload that sends nothing for so long is refused."
     )
+    upload_min_bytes_per_s: int = Field(
+        1024, ge=0, description="An upload slower than this, over upload_idle_s seconds, is refused."
+    )
     upload_timeout_s: float = Field(
         3600.0, gt=0, description="An upload must be complete after so many seconds."
     )
@@ -83,6 +86,14 @@ class Settings(BaseSettings):
         10, ge=0, description="Requests in flight may take so long to finish at a stop."
     )
     max_connections: int = Field(512, gt=0, description="Open connections before 503.")
+    max_connections_per_address: int = Field(
+        256,
+        gt=0,
+        description="Open connections from one address before 503. Behind a proxy, as max_connections.",
+    )
+    head_timeout_s: float = Field(
+        10.0, gt=0, description="The head of a request must be complete after so many seconds."
+    )
 
     # Jobs: what outlives its request.
     database_url: SecretStr | None = Field(

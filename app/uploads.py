@@ -24,7 +24,15 @@ from starlette.requests import Request
 from app.admission import Permit
 from app.problems import Problem, too_large
 
-__all__ = ["FORM_OVERHEAD_BYTES", "Inbox", "Upload", "check_announced_length", "clean_name", "content_type"]
+__all__ = [
+    "FORM_OVERHEAD_BYTES",
+    "Inbox",
+    "Pace",
+    "Upload",
+    "check_announced_length",
+    "clean_name",
+    "content_type",
+]
 
 MEDIA_FILE = "media"
 BUFFER_BYTES = 1024 * 1024
@@ -45,6 +53,23 @@ class Upload:
     bytes: int
     sha256: str
     fields: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How slowly a body may arrive."""
+
+    idle_s: float
+    """Within so many seconds there must come ..."""
+    min_bytes_per_s: int
+    """... so many bytes for each of them, and be it one."""
+    timeout_s: float
+    """All of it, whatever its pace."""
+
+    @property
+    def bytes_each_idle(self) -> float:
+        """What must arrive in ``idle_s``."""
+        return max(1.0, self.min_bytes_per_s * self.idle_s)
 
 
 def content_type(request: Request) -> tuple[str, dict[bytes, bytes]]:
@@ -125,7 +150,7 @@ class Inbox:
 
     @asynccontextmanager
     async def receive(
-        self, request: Request, *, max_bytes: int, permit: Permit, name: str, idle_s: float, timeout_s: float
+        self, request: Request, *, max_bytes: int, permit: Permit, name: str, pace: Pace
     ) -> AsyncIterator[Upload]:
         """The file of a multipart form (field ``file``) or of a raw body, which is shown as ``name``.
 
@@ -145,11 +170,11 @@ class Inbox:
             with (folder / MEDIA_FILE).open("xb") as file:
                 sink = _Sink(file, max_bytes, permit)
                 if kind == "multipart/form-data":
-                    fields = await _read_form(_chunks(request, idle_s, timeout_s), options, sink)
+                    fields = await _read_form(_chunks(request, pace), options, sink)
                 else:
                     sink.name = name
                     fields = {}
-                    async for chunk in _chunks(request, idle_s, timeout_s):
+                    async for chunk in _chunks(request, pace):
                         sink.take(chunk)
                         await sink.flush_if_full()
                 await sink.flush()
@@ -173,19 +198,25 @@ def disk_full() -> Problem:
     return Problem("storage_full", "The upload could not be written to disk.")
 
 
-async def _chunks(request: Request, idle_s: float, timeout_s: float) -> AsyncIterator[bytes]:
-    """The body as it arrives, within its two deadlines."""
+async def _chunks(request: Request, pace: Pace) -> AsyncIterator[bytes]:
+    """The body as it arrives, at its pace. Only the client's time counts: a slow disk is no fault of its."""
     stream = request.stream()
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout_s
+    deadline = loop.time() + pace.timeout_s
+    left_s, owed = pace.idle_s, pace.bytes_each_idle
     while True:
+        asked = loop.time()
         try:
-            async with asyncio.timeout_at(min(loop.time() + idle_s, deadline)):
+            async with asyncio.timeout_at(min(asked + left_s, deadline)):
                 chunk = await anext(stream)
         except StopAsyncIteration:
             return
         except TimeoutError:
             raise Problem("upload_timeout", "The upload stalled or took too long.") from None
+        left_s -= loop.time() - asked
+        owed -= len(chunk)
+        if owed <= 0:
+            left_s, owed = pace.idle_s, pace.bytes_each_idle
         if chunk:
             yield chunk
 

@@ -11,7 +11,7 @@ from app.problems import Problem
 from app.routes._openapi import file_body, problems
 from app.schemas import Video, VideoMedia
 from app.services import Parts, Services
-from app.uploads import Upload, check_announced_length, content_type
+from app.uploads import Pace, Upload, check_announced_length, content_type
 
 __all__ = ["BAD_FILE", "UPLOAD", "FileName", "arriving", "router"]
 
@@ -110,8 +110,11 @@ async def arriving(request: Request, parts: Parts, filename: str) -> AsyncIterat
             max_bytes=settings.max_upload_bytes,
             permit=permit,
             name=filename,
-            idle_s=settings.upload_idle_s,
-            timeout_s=settings.upload_timeout_s,
+            pace=Pace(
+                idle_s=settings.upload_idle_s,
+                min_bytes_per_s=settings.upload_min_bytes_per_s,
+                timeout_s=settings.upload_timeout_s,
+            ),
         ) as upload:
             yield upload
 

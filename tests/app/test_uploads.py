@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from starlette.types import Message
 
 from app.admission import Admission
 from app.problems import Problem
-from app.uploads import Inbox, Upload, check_announced_length, clean_name
+from app.uploads import Inbox, Pace, Upload, _Sink, check_announced_length, clean_name
 
 BOUNDARY = "frontier"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
@@ -31,7 +32,7 @@ def form(*parts: tuple[str, bytes], end: bool = True) -> bytes:
 
 
 class Body:
-    """A request whose body arrives as the chunks say: bytes, "leave" or "stall"."""
+    """A request whose body arrives as the chunks say: bytes, "leave", "pause" or "stall"."""
 
     def __init__(self, chunks: Iterable[bytes | str], kind: str = "", headers: dict[str, str] | None = None):
         self.chunks = list(chunks)
@@ -50,6 +51,9 @@ class Body:
             return {"type": "http.disconnect"}
         if chunk == "stall":
             await asyncio.sleep(10)
+        if chunk == "pause":
+            await asyncio.sleep(0.02)
+            chunk = b""
         assert isinstance(chunk, bytes)
         return {"type": "http.request", "body": chunk, "more_body": True}
 
@@ -64,9 +68,12 @@ def inbox(tmp_path: Path) -> Inbox:
 def receive(inbox: Inbox, body: Body, *, name: str = "", **limits: Any) -> tuple[Upload, bytes]:
     async def run() -> tuple[Upload, bytes]:
         admission = Admission(max_clips=1, max_bytes=limits.pop("in_flight", 10**9))
-        options = {"max_bytes": 10**6, "idle_s": 5.0, "timeout_s": 5.0} | limits
+        max_bytes = limits.pop("max_bytes", 10**6)
+        pace = Pace(**{"idle_s": 5.0, "min_bytes_per_s": 0, "timeout_s": 5.0} | limits)
         with admission.permit(None) as permit:
-            async with inbox.receive(body.request, permit=permit, name=name, **options) as upload:
+            async with inbox.receive(
+                body.request, max_bytes=max_bytes, permit=permit, name=name, pace=pace
+            ) as upload:
                 return upload, upload.path.read_bytes()
 
     return asyncio.run(run())
@@ -141,6 +148,31 @@ def test_a_stalled_upload_ends(inbox: Inbox) -> None:
     assert refusal(inbox, Body([b"x", "stall"]), timeout_s=0.05).status == 408
 
 
+def test_a_trickle_ends_though_it_never_stalls(inbox: Inbox) -> None:
+    trickle = [piece for _ in range(100) for piece in (b"x", "pause")]
+    body = Body(trickle)
+    assert refusal(inbox, body, idle_s=0.2, min_bytes_per_s=1000).code == "upload_timeout"
+    assert body.taken < len(trickle)
+    upload, _ = receive(inbox, Body(trickle[:40]), idle_s=0.2, min_bytes_per_s=5)
+    assert upload.bytes == 20
+
+
+def test_the_time_that_we_take_ourselves_is_no_slowness_of_the_client(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = _Sink._write
+
+    def slow_disk(sink: _Sink, data: bytes) -> None:
+        time.sleep(0.3)
+        write(sink, data)
+
+    monkeypatch.setattr(_Sink, "_write", slow_disk)
+    upload, _ = receive(
+        inbox, Body([b"x" * 2**20] * 3), max_bytes=2**22, idle_s=0.2, min_bytes_per_s=2**24, timeout_s=60
+    )
+    assert upload.bytes == 3 * 2**20
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "code"),
     [
@@ -190,7 +222,7 @@ def test_folders_are_private_and_owe_nothing_to_the_name(inbox: Inbox) -> None:
         body = Body([form(('name="file"; filename="../../../evil.mp4"', b"x"))], FORM)
         with Admission(max_clips=1, max_bytes=9).permit(None) as permit:
             async with inbox.receive(
-                body.request, max_bytes=9, permit=permit, name="", idle_s=1, timeout_s=1
+                body.request, max_bytes=9, permit=permit, name="", pace=Pace(1, 0, 1)
             ) as upload:
                 assert upload.name == "evil.mp4"
                 assert upload.path == upload.folder / "media"

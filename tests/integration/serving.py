@@ -4,6 +4,7 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -127,3 +128,23 @@ def until(condition: Callable[[], object], timeout_s: float = 10) -> None:
     while not condition():
         assert time.monotonic() < ends, "it never came true"
         time.sleep(0.02)
+
+
+def connect(server: Server, path: str, *headers: str) -> socket.socket:
+    """A connection that has sent the head of a POST."""
+    connection = socket.create_connection((server.host, server.port), timeout=10)
+    head = "\r\n".join([f"POST {path} HTTP/1.1", f"Host: {server.host}:{server.port}", *headers])
+    connection.sendall(head.encode() + b"\r\n\r\n")
+    return connection
+
+
+def chunk(data: bytes) -> bytes:
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+def answer_of(connection: socket.socket) -> str:
+    """What arrives until the server closes."""
+    parts = []
+    while part := connection.recv(65536):
+        parts.append(part)
+    return b"".join(parts).decode()

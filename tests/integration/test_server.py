@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import DOUBLES, ROOT, SERVICE, Server, environment, serving, until
+from serving import DOUBLES, ROOT, SERVICE, Server, answer_of, chunk, connect, environment, serving, until
 
 LIMIT = 200_000
 KEY = "0123456789abcdef0123456789abcdef"
@@ -25,26 +25,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server.wait_ready()
         yield server
         assert server.uploads() == []
-
-
-def connect(server: Server, path: str, *headers: str) -> socket.socket:
-    """A connection that has sent the head of a POST."""
-    connection = socket.create_connection((server.host, server.port), timeout=10)
-    head = "\r\n".join([f"POST {path} HTTP/1.1", f"Host: {server.host}:{server.port}", *headers])
-    connection.sendall(head.encode() + b"\r\n\r\n")
-    return connection
-
-
-def chunk(data: bytes) -> bytes:
-    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
-
-
-def answer_of(connection: socket.socket) -> str:
-    """What arrives until the server closes."""
-    parts = []
-    while part := connection.recv(65536):
-        parts.append(part)
-    return b"".join(parts).decode()
 
 
 FORM_HEAD = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\n'
