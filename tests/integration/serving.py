@@ -20,6 +20,8 @@ DOUBLES = [sys.executable, str(ROOT / "tests" / "app" / "doubles.py")]
 """A server whose decoder and model are stand-ins (see that file for what a file's content does)."""
 SERVICE = [sys.executable, "-m", "specsem", "serve"]
 """The service as it ships."""
+LIGHT = [sys.executable, str(ROOT / "tests" / "light_specsem.py"), "serve"]
+"""The service with its real decoders and a stand-in for the model."""
 WORKER = [sys.executable, "-m", "specsem", "worker"]
 """The worker as it ships."""
 
@@ -120,6 +122,15 @@ def _address(process: "subprocess.Popen[str]", log: Path) -> str:
     found = re.search(r"http://\S+:\d+", line)
     assert found, f"no address in {line!r}\n{log.read_text()}"
     return found[0]
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process started and that are there yet, zombies too."""
+    return [
+        int(child)
+        for tasks in Path(f"/proc/{pid}/task").glob("*/children")
+        for child in tasks.read_text().split()
+    ]
 
 
 def until(condition: Callable[[], object], timeout_s: float = 10) -> None:
