@@ -54,6 +54,10 @@ score: $(INSTALLED) ## Score a file or folder: make score VIDEO=clip.mp4
 test: $(DEV) ## Run the tests (ARGS="-k cli")
 	@exec $(BIN)/python -m pytest $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(DEV) ## Damage clips for an hour and see what breaks (ARGS="--seconds 600 --seed 7")
+	@exec $(BIN)/python tests/fuzzing.py $(ARGS)
+
 .PHONY: lint
 lint: $(DEV) ## Check style, format and types
 	$(BIN)/ruff check .
