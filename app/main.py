@@ -22,6 +22,7 @@ from fastapi.staticfiles import StaticFiles
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
 
 from app.admission import Admission
 from app.connections import Bounds, Connection
@@ -45,6 +46,7 @@ __all__ = ["create_app", "run", "work"]
 
 logger = logging.getLogger("specsem.app")
 
+ROUTERS = tuple(routes.router for routes in (score, videos, jobs, models, health, pages))
 SWEEP_S = 300.0
 H11_MAX_HEADER_BYTES = 32 * 1024
 
@@ -82,8 +84,8 @@ def create_app(
         redoc_url=None,
     )
     app.state.model_failed = _stay_unready
-    for routes in (score, videos, jobs, models, health, pages):
-        app.include_router(routes.router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.mount("/static", StaticFiles(directory=pages.STATIC), name="static")
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(SpecSemError, _on_error)
@@ -233,10 +235,19 @@ async def _on_invalid(_request: Request, error: Exception) -> Response:
     return ProblemResponse(Problem("invalid_request", detail, errors=found))
 
 
-async def _on_http_error(_request: Request, error: Exception) -> Response:
+async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     headers: Mapping[str, str] | None = error.headers
+    if error.status_code == 405 and (methods := _methods(request)):
+        headers = {"Allow": ", ".join(sorted(methods))}
     return ProblemResponse(from_status(error.status_code, str(error.detail), headers))
+
+
+def _methods(request: Request) -> set[str]:
+    """All that this address answers; the framework names those of one route only."""
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, Route)]
+    hit = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in hit for method in route.methods or ()}
 
 
 async def _on_database_away(_request: Request, error: Exception) -> Response:

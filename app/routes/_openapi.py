@@ -57,7 +57,7 @@ def file_body(*, with_json: dict[str, Any] | None = None, thorough: bool = False
     }
     if thorough:
         content["multipart/form-data"]["schema"]["properties"]["thorough"] = {
-            "type": "boolean",
+            "anyOf": [{"type": "boolean"}, {"type": "string", "enum": ["on", "off"]}],
             "description": "Scan the whole time line instead of a few windows.",
         }
     if with_json is not None:

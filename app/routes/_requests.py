@@ -7,14 +7,14 @@ from typing import Annotated, TypeVar
 
 from fastapi import Depends, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from app.problems import Problem
 
 __all__ = ["IdempotencyKey", "Preferences", "Prefers", "Thorough", "flag", "read_json", "wants_fresh"]
 
 MAX_JSON_BYTES = 64 * 1024
-_BOOLEAN = TypeAdapter(bool)
+_FLAGS = {"true": True, "on": True, "false": False, "off": False, "": False}
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -88,14 +88,14 @@ async def read_json(request: Request, model: type[Model], *, timeout_s: float) -
 
 
 def flag(fields: dict[str, str], name: str) -> bool:
-    """A field of a form that says yes or no; no where it is missing or empty.
+    """A field of a form that says yes or no (as a browser's box does); no where there is none.
 
     Raises:
         RequestValidationError: it says neither (422).
     """
-    try:
-        return _BOOLEAN.validate_python(fields.get(name) or "false")
-    except ValidationError as error:
+    said = _FLAGS.get(fields.get(name, "").lower())
+    if said is None:
         raise RequestValidationError(
-            [{**found, "loc": ("body", name)} for found in error.errors(include_url=False)]
-        ) from error
+            [{"loc": ("body", name), "msg": "It is neither `true` nor `false`.", "type": "bool_parsing"}]
+        )
+    return said

@@ -33,6 +33,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
 JobId = Annotated[str, Path(description="The id that the submission answered.")]
 
 SUBMIT = ("idempotency_key_reused", "busy", "storage_full", "not_ready")
+CURSOR = r"^[A-Za-z0-9_-]{1,200}$"
 LOOK_S = 0.5
 """How often an event stream looks at the row: whoever works on the job may be another process."""
 OVER = frozenset({"done", "failed", "expired"})
@@ -83,7 +84,7 @@ async def list_jobs(
     tenant: Tenant,
     status: Annotated[list[Status] | None, Query(description="Only jobs in one of these states.")] = None,
     limit: Annotated[int, Query(ge=1, le=100, description="Jobs on a page.")] = 20,
-    cursor: Annotated[str | None, Query(description="`next` of the page before.", max_length=200)] = None,
+    cursor: Annotated[str | None, Query(description="`next` of the page before.", pattern=CURSOR)] = None,
 ) -> JobList:
     """The latest first, each without its `result`. What comes in meanwhile moves nothing between pages."""
     rows = await parts.jobs.page(

@@ -1,0 +1,42 @@
+"""The service against its own OpenAPI document: schemathesis finds it doing that, and nothing else."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+from serving import DOUBLES, serving
+
+SEED = 1
+EXAMPLES = 12
+NOT_TO_BE_SAID_IN_A_SCHEMA = "positive_data_acceptance"
+"""That a file is a video, and whether an Idempotency-Key was used before."""
+
+
+def test_the_service_keeps_to_its_document(tmp_path: Path) -> None:
+    """No 5xx, documented statuses, types, headers and bodies only, and what is not valid is refused."""
+    with serving(DOUBLES, tmp_path / "data", upload_idle_s=3, access_log="false") as server:
+        server.wait_ready()
+        report = subprocess.run(
+            [
+                str(Path(sys.executable).with_name("schemathesis")),
+                "run",
+                f"{server.url}/openapi.json",
+                f"--seed={SEED}",
+                f"--max-examples={EXAMPLES}",
+                f"--exclude-checks={NOT_TO_BE_SAID_IN_A_SCHEMA}",
+                "--workers=1",  # more are not repeatable
+                "--generation-database=none",
+                "--no-color",
+            ],
+            check=False,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
+        assert report.returncode == 0, report.stdout[-8000:]
+        paths = httpx.get(f"{server.url}/openapi.json").json()["paths"]
+        assert f"Tested: {sum(map(len, paths.values()))}\n" in report.stdout
+        assert server.uploads() == []
+        assert "Traceback" not in server.log.read_text(), server.log.read_text()
