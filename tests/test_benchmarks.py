@@ -1,6 +1,7 @@
-"""The programs under benchmarks/ run, on scores drawn for the purpose; no figure is judged here."""
+"""The programs under benchmarks/ run, on what is made for the purpose; no figure is judged here."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -43,6 +44,19 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("scores") / "scores.jsonl"
     write_scores(path, rows)
     return path
+
+
+def test_a_soak_leaves_nothing_and_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("soak", "--uploads", "100", "--clients", "8", "--out", str(tmp_path), monkeypatch=monkeypatch)
+    report = json.loads(capsys.readouterr().out)
+    assert (report["failed"], report["left_over"]) == (0, [])
+    assert {"score 200", "bad 422", "left", "job done"} <= set(report["answers"])
+    samples = json.loads((tmp_path / "soak-light.json").read_text())["samples"]
+    assert samples[-1]["uploads"] == 100
+    assert all(sample["memory"] > 0 and sample["descriptors"] > 0 for sample in samples)
+    assert (tmp_path / "soak-light.svg").read_text().count("</svg>") == 1
 
 
 def test_counts_teach_what_labels_teach(

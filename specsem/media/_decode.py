@@ -680,12 +680,13 @@ def scan_windows(
             scan = _Scan(source, plan, arrays, emit, concealed=True)
             scan.go()
         job = scan.job
-        frames_scored, analysed_s = scan.emitted * plan.frames, scan.analysed_s
+        frames_scored, analysed_s, covered_s = scan.emitted * plan.frames, scan.analysed_s, scan.covered_s
         if not scan.emitted:
             window, frames_scored = _brief(job, scan.slot)
             emit(window)
-            analysed_s = window.end_s - window.start_s
-        duration_s = job.clock.seconds(scan.end)
+            analysed_s, covered_s = window.end_s - window.start_s, window.end_s
+        # A last frame without a length gets that of its neighbours, whatever rate the header claims.
+        duration_s = max(job.clock.seconds(scan.end), covered_s)
         return Clip(
             info=job.info(duration_s, job.clock.fps, frames_scored),
             windows=[],
@@ -712,7 +713,7 @@ class _Scan:
         self.emitted = 0
         self.analysed_s = 0.0
         self.end = self.job.survey.start
-        self._covered_s = 0.0
+        self.covered_s = 0.0
         self._begin_run()
         self.slot: Arrays | None = None
         """Arrays being filled; kept when a run ends before they are full."""
@@ -767,8 +768,8 @@ class _Scan:
     def _send(self, window: Window) -> None:
         self._emit(window)
         self.emitted += 1
-        self.analysed_s += max(0.0, window.end_s - max(window.start_s, self._covered_s))
-        self._covered_s = max(self._covered_s, window.end_s)
+        self.analysed_s += max(0.0, window.end_s - max(window.start_s, self.covered_s))
+        self.covered_s = max(self.covered_s, window.end_s)
 
     def _finish(self, end: int | None) -> None:
         """A run ends: cover what is left by a window that reaches back. ``end``: when the next run begins."""

@@ -235,6 +235,8 @@ class Source:
                 packet = next(self._packets, None)
             except MemoryError:
                 raise LimitsExceeded("A packet of the file needs too much memory.") from None
+            except IndexError:  # PyAV at the end of a file in which a stream appeared that the header had not
+                return
             except (FFmpegError, ValueError):
                 self.warnings.add("partly_corrupt")
                 return

@@ -208,6 +208,18 @@ def _two_sizes(path: Path, container: str, codec: str) -> None:
     joined(path, first, second)
 
 
+def _late_stream(path: Path) -> None:
+    """A transport stream that gets packets of another program's video on the way."""
+    late = b"\x47\x40\x20\x10\0\0\1\xe0\0\0\x80\0\0".ljust(188, b"\xff")
+    path.write_bytes(encode(path, container="mpegts").read_bytes() + late * 2)
+
+
+def _lying_rate(path: Path) -> None:
+    """A header that claims 15,259 frames a second, of which only the last frame's length could be known."""
+    encode(path, "libvpx", container="webm", frames=8)
+    patch(path, b"\x23\xe3\x83", 1, struct.pack(">I", 65536))
+
+
 def _lying_length(path: Path) -> None:
     """30 frames, fragmented; the movie header claims 40 hours."""
     encode(path, frames=30, container="mp4", mux={"movflags": "frag_keyframe+empty_moov"})
@@ -433,6 +445,7 @@ TIMES: list[Case] = [
         duration_s=0.48,
     ),
     good("edit list that hides a part", _edit_list_cut, duration_s=1.52),
+    good("rate in the header that no frame keeps to", _lying_rate, duration_s=0.32),
     good("NTSC", _enc(container="mp4", rate=Fraction(30000, 1001)), fps=29.97),
 ]
 
@@ -465,6 +478,7 @@ STRUCTURE: list[Case] = [
         "zip behind",
         lambda p: p.write_bytes(encode(p, container="mp4").read_bytes() + b"PK\3\4" + bytes(500)),
     ),
+    good("mpegts with a late stream", _late_stream, duration_s=0.96, quiet=True),
     good("8 frames", _enc(frames=8, container="mp4"), frames_scored=8),
     good("17 frames", _enc(frames=17, container="mp4"), frames_scored=16),
 ]

@@ -50,6 +50,7 @@ def test_odd_file(case: Case, pool: DecoderPool, tmp_path: Path) -> None:
     else:
         clip = outcome(case, pool, path)
         check(case, clip)
+        check_scan(pool, path)
     assert pool.pids() == worker, "no file of the corpus may cost a worker"
 
 
@@ -75,6 +76,14 @@ def check(case: Case, clip: Clip) -> None:
         assert window.crops_TNHWC.std() > 5, "blank pixels"
         assert window.frames_THWC.std() > 5
     assert 0 < clip.coverage.fraction <= 1
+
+
+def check_scan(pool: DecoderPool, path: Path) -> None:
+    with pool.scan(path, PLAN) as scan:
+        windows = list(scan)
+    assert windows
+    assert all(0 <= w.start_s <= w.end_s <= scan.clip.info.duration_s + 1e-9 for w in windows)
+    assert 0 < scan.clip.coverage.fraction <= 1
 
 
 def test_there_are_enough() -> None:
