@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +66,12 @@ def sample(server: Server, seconds: float, uploads: int) -> Sample:
     return Sample(
         seconds=round(seconds, 2),
         uploads=uploads,
-        memory=_status(pid, "VmRSS") / 1024,
-        decoders_memory=sum(_status(child, "VmRSS") for child in decoders) / 1024,
+        memory=round(_status(pid, "VmRSS") / 1024, 2),
+        decoders_memory=round(sum(_status(child, "VmRSS") for child in decoders) / 1024, 2),
         descriptors=len(list(Path(f"/proc/{pid}/fd").iterdir())),
         threads=_status(pid, "Threads"),
         processes=len(decoders),
-        disk=_disk(server.data_dir) / MIB,
+        disk=round(_disk(server.data_dir) / MIB, 3),
     )
 
 
@@ -249,7 +249,7 @@ def plot(samples: list[Sample], path: Path, title: str) -> None:
 def clips(folder: Path) -> list[bytes]:
     """Short clips of several sizes and lengths."""
     made = []
-    for number, (side, seconds) in enumerate([(96, 0.6), (160, 1.0), (240, 2.0), (320, 1.0)]):
+    for number, (side, seconds) in enumerate([(96, 0.4), (160, 0.5), (240, 1.0), (320, 0.6)]):
         path = folder / f"{number}.mp4"
         write_clip(path, width=side, height=side * 3 // 4, seconds=seconds, seed=number)
         made.append(path.read_bytes())
@@ -304,7 +304,8 @@ def main() -> int:
     print(json.dumps(report, indent=2))
     asked.out.mkdir(parents=True, exist_ok=True)
     stem = asked.out / f"soak-{asked.model}"
-    stem.with_suffix(".json").write_text(json.dumps(report | {"samples": list(map(asdict, samples))}) + "\n")
+    table = {"columns": [f.name for f in fields(Sample)], "samples": [astuple(s) for s in samples]}
+    stem.with_suffix(".json").write_text(json.dumps(report | table) + "\n")
     title = f"{asked.uploads} mixed uploads, {asked.clients} clients, model: {asked.model}"
     plot(samples, stem.with_suffix(".svg"), title)
     return 1 if failed or left_over else 0
