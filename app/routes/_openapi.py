@@ -15,7 +15,7 @@ def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
     found: dict[int | str, dict[str, Any]] = {}
     statuses = [
         (code, status)
-        for code in ("unauthorized", "host_refused", "exposure_refused", *codes)
+        for code in ("unauthorized", "forbidden", "rate_limited", "host_refused", "exposure_refused", *codes)
         for status in (CODES[code].status, CODES[code].also)
         if status is not None
     ]
