@@ -102,7 +102,8 @@ def network_of(address: str) -> str:
 
 
 def _whole_seconds(until: float) -> int:
-    return max(1, math.ceil(until - time.time()))
+    """So many that the moment is past: in it, the window has not moved on yet."""
+    return max(0, math.floor(until - time.time())) + 1
 
 
 def _headers(quota: Quota, left: int, reset_s: int, free: int) -> dict[str, str]:
