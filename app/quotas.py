@@ -54,7 +54,10 @@ class Quotas:
         headers = _headers(quota, left.remaining, reset_s, max(0, free - 1))
         if not admitted:
             raise _rate_limited(
-                f"This key may send {quota.rate}; try again later.", reset_s, policy="rate", headers=headers
+                f"This key may send {quota.rate.amount} requests in {quota.rate.get_expiry()} s, and did.",
+                reset_s,
+                policy="rate",
+                headers=headers,
             )
         if free <= 0:
             raise _rate_limited(

@@ -2,10 +2,20 @@
 
 from typing import Any
 
+from fastapi import Security
+from fastapi.security import APIKeyHeader, HTTPBearer
+
 from app.problems import CODES, MEDIA_TYPE
 from app.schemas import ProblemDocument
 
-__all__ = ["file_body", "problems"]
+__all__ = ["KEYED", "file_body", "problems"]
+
+KEYED = [
+    Security(HTTPBearer(scheme_name="Bearer", auto_error=False)),
+    Security(APIKeyHeader(name="X-API-Key", scheme_name="Header", auto_error=False)),
+]
+"""``dependencies`` of routers that take a key, so that clients are told; who has none is refused before
+(``AccessGuard``)."""
 
 _SCHEMA = {"$ref": "#/components/schemas/ProblemDocument"}
 
