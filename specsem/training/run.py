@@ -4,6 +4,7 @@ Semantics, cache of crops, training, judgement on the validation split, calibrat
 output folder and not done twice.
 """
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -165,7 +166,8 @@ class Job:
     device: str
     processes: int
     runs: Path | None = None
-    """Where its networks go, if not into ``out`` too: variants share what is prepared."""
+    """Where its networks go, if not into ``out`` too: variants share what is prepared, and in the folder
+    ``stages`` beside it the stages that they have in common."""
 
     @property
     def record(self) -> dict[str, str]:
@@ -194,6 +196,13 @@ class Job:
     def folder_of(self, fold: int) -> Path:
         """The network that leaves this fold out, as a model of its own."""
         return self.networks / f"without-{fold}"
+
+    def stage_folder(self, fold: int, number: int) -> Path:
+        """Where this stage of a network lies while it is trained."""
+        if self.runs is None:
+            return self.out / f"fold-{fold}" / f"stage-{number}"
+        stages = [stage.to_dict() for stage in self.recipe.stages[:number]]
+        return self.runs.parent / "stages" / f"{_digest(stages)}-{fold}"
 
     def of(self, fold: int) -> list[Item]:
         """The items of a fold."""
@@ -243,7 +252,7 @@ class Job:
         held_out = [n for n, own in enumerate(trained_on) if own == fold]
         start: dict[str, Tensor] | None = None
         for number, stage in enumerate(self.recipe.stages, start=1):
-            folder = self.networks / f"fold-{fold}" / f"stage-{number}"
+            folder = self.stage_folder(fold, number)
             net = fit(
                 replace(stage, seed=stage.seed + fold),
                 partial(self.cache, stage),
@@ -277,6 +286,10 @@ class Job:
             processes=self.processes,
             fold=str(fold) if self.recipe.folds else "",
         )
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _semantics(
