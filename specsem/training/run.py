@@ -35,7 +35,7 @@ from specsem.training.aligned import AutoencoderSpec, train_zoo
 from specsem.training.cache import CropCache, build_cache
 from specsem.training.calibrate import calibrate_headlines
 from specsem.training.data import Item, assign_folds, read_manifest
-from specsem.training.distill import collect_scenes, distill, load_teacher
+from specsem.training.distill import AGAIN, collect_scenes, distill, load_teacher
 from specsem.training.export import load_network, reconfigured, stack_members, write_model
 from specsem.training.loop import TrainConfig, fit
 from specsem.training.semantic_head import (
@@ -75,6 +75,8 @@ class Recipe:
     """The autoencoders that make aligned fakes. With folds, each is trained on the camera clips of one fold,
     and its fakes are kept from the network that leaves this fold out."""
     zoo_steps: int = 1200
+    distill_again: int = 0
+    """Steps of a second cycle of distillation, all of them end to end."""
     distill_on: Literal["all", "generated"] = "all"
     """``generated``: no camera clip that a threshold stands on has been seen by the semantic tower either."""
     semantic_head: bool = False
@@ -212,7 +214,7 @@ class Job:
         """Semantics, autoencoders and the cache."""
         if all((self.folder_of(fold) / "model.json").exists() for fold in self.held_out_folds):
             return
-        _semantics(self.recipe, self.training, self.out, teacher)
+        _semantics(self.recipe, self.training, self.out, teacher, self.device)
         for number, folder in enumerate(self.zoos):
             if specs := self.recipe.zoo[number :: len(self.zoos)]:
                 train_zoo(
@@ -246,7 +248,7 @@ class Job:
 
     def train_network(self, fold: int, progress: bool = False) -> float:
         """Train without this fold and write it; the loss of its last steps."""
-        tower = _semantics(self.recipe, self.training, self.out, None)
+        tower = _semantics(self.recipe, self.training, self.out, None, self.device)
         trained_on = [own for own in self.fold_M if self.recipe.folds or not own]
         members = [n for n, own in enumerate(trained_on) if own != fold]
         held_out = [n for n, own in enumerate(trained_on) if own == fold]
@@ -293,7 +295,7 @@ def _digest(value: Any) -> str:
 
 
 def _semantics(
-    recipe: Recipe, items: Sequence[Item], out: Path, teacher: Path | None
+    recipe: Recipe, items: Sequence[Item], out: Path, teacher: Path | None, device: str
 ) -> dict[str, Tensor] | None:
     """The semantic tower's weights: from the output folder, by distillation, or through open_clip."""
     model = recipe.model
@@ -312,14 +314,17 @@ def _semantics(
     tower = build_tower(tower_config, quick_gelu=quick_gelu)
     if recipe.distill_on == "generated":
         items = [item for item in items if item.generated]
-    log = distill(
-        tower,
-        load_teacher(teacher),
-        collect_scenes(items),
-        steps=recipe.distill_steps,
-        seed=recipe.stages[0].seed,
-        checkpoint=out / "distill.pt",
-    )
+    learn = partial(distill, tower, load_teacher(teacher), collect_scenes(items), device=device)
+    seed = recipe.stages[0].seed
+    log = learn(steps=recipe.distill_steps, seed=seed, checkpoint=out / "distill.pt")
+    if recipe.distill_again:
+        log += learn(
+            steps=recipe.distill_again,
+            forced=0.0,
+            learning_rate=AGAIN,
+            seed=seed + 1,
+            checkpoint=out / "distill-again.pt",
+        )
     (out / "distill.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
     weights = {key: value.contiguous() for key, value in tower.state_dict().items()}
     save_file(weights, kept)
