@@ -38,6 +38,10 @@ __all__ = [
 
 logger = logging.getLogger("specsem.app")
 
+ASK_S = 5.0
+"""A database that doesn't answer for so long is away."""
+AWAY = (SQLAlchemyError, TimeoutError)
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -131,20 +135,23 @@ class Keyring:
         self._is_closed = bool(self._static)
         self._asked_at = -self._cache_s
         self._store: KeyStore | None = None
-        self._thread: ThreadPoolExecutor
+        self._reader: ThreadPoolExecutor
+        self._writer: ThreadPoolExecutor
 
     @asynccontextmanager
     async def opened(self, store: KeyStore) -> AsyncIterator[None]:
-        """With the keys of the database, while the block runs. Raises ``SQLAlchemyError``."""
-        # One of its own: the others wait for slow disks, and keys are asked for before anything else.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="specsem-keys")
+        """With the keys of the database, while the block runs. Raises one of ``AWAY``."""
+        # Threads of its own: others wait for slow disks, a writer for writers, and a look-up for nobody.
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="specsem-keys")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="specsem-key-use")
         self._store = store
         try:
-            self._is_closed = bool(self._static) or not await self._run(store.is_empty)
+            self._is_closed = bool(self._static) or not await self._ask(store.is_empty)
             yield
         finally:
             self._store = None
-            await asyncio.to_thread(self._thread.shutdown, wait=True)
+            await asyncio.to_thread(self._reader.shutdown, wait=True)
+            await asyncio.to_thread(self._writer.shutdown, wait=True)
 
     async def is_closed(self) -> bool:
         """Whether a key is needed: one is configured, or one was made. It may be revoked or expired by now:
@@ -152,8 +159,8 @@ class Keyring:
         if self._store is not None and not self._static and self._is_stale(self._asked_at):
             self._asked_at = time.monotonic()
             try:
-                self._is_closed = not await self._run(self._store.is_empty)
-            except SQLAlchemyError as error:
+                self._is_closed = not await self._ask(self._store.is_empty)
+            except AWAY as error:
                 logger.error("the database of keys is away: %s", type(error).__name__)
         return self._is_closed
 
@@ -184,13 +191,13 @@ class Keyring:
         if not is_usable(known.row):  # said to nobody but its holder
             raise unauthorized("This key was revoked." if known.row.revoked_at else "This key has expired.")
         if looked_up:
-            self._thread.submit(self._note_use, store, known.row)
+            self._writer.submit(self._note_use, store, known.row)
         return known.caller
 
     async def _look_up(self, store: KeyStore, prefix: str) -> _Known | None:
         try:
-            row = await self._run(store.find, prefix)
-        except SQLAlchemyError as error:
+            row = await self._ask(store.find, prefix)
+        except AWAY as error:
             logger.error("the database of keys is away: %s", type(error).__name__)
             raise Problem("not_ready", "The key can't be looked up right now; try again later.") from error
         if row is None:
@@ -218,8 +225,11 @@ class Keyring:
     def _is_stale(self, looked_up_at: float) -> bool:
         return time.monotonic() - looked_up_at >= self._cache_s
 
-    async def _run(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: call(*args, **kwargs))
+    async def _ask(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """What the store answers. Raises one of ``AWAY``."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(ASK_S):
+            return await loop.run_in_executor(self._reader, lambda: call(*args, **kwargs))
 
 
 def unauthorized(detail: str = "Send a key as `Authorization: Bearer KEY` or `X-API-Key: KEY`.") -> Problem:

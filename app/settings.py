@@ -110,7 +110,10 @@ class Settings(BaseSettings):
         "1200/minute", description="Requests of one key before 429, unless it has a rate of its own."
     )
     key_concurrency: int = Field(
-        64, gt=0, description="Requests of one key at a time before 429, unless it has a number of its own."
+        64,
+        gt=0,
+        description="Requests of one key at a time before 429, unless it has a number of its own. "
+        "Watching a job is one.",
     )
     key_failures: Rate = Field(
         "20/minute",

@@ -1,6 +1,7 @@
 """What a key opens: each route, its own tenant, and for how long."""
 
 import re
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -223,6 +224,11 @@ def test_while_the_database_is_away_a_stored_key_can_t_be_told(
         monkeypatch.setattr(KeyStore, "find", away)
         check_problem(client.get("/v1/models", headers=key), 503, "not_ready")
         assert client.get("/v1/models", headers=bearer(CONFIGURED)).status_code == 200
+        answers = threading.Event()
+        monkeypatch.setattr(KeyStore, "find", lambda *_: answers.wait(30) and None)
+        monkeypatch.setattr(auth, "ASK_S", 0.1)
+        check_problem(client.get("/v1/models", headers=key), 503, "not_ready")
+        answers.set()
     with service(tmp_path, job_slots=0, key_cache_s=0) as client:
         monkeypatch.setattr(KeyStore, "is_empty", away)
         check_problem(client.get("/v1/models"), 401, "unauthorized")  # as it was last known
