@@ -6,7 +6,9 @@ comes after the head (slow and lying bodies) is ``app.uploads``' to bound.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
 
 import h11
@@ -27,7 +29,9 @@ class Bounds:
     connections: int
     """Open at a time."""
     per_address: int
-    """Open at a time from one address; a proxy's clients all have its own."""
+    """Open at a time from one address."""
+    proxies: Sequence[IPv4Network | IPv6Network]
+    """Not bounded so: all clients of a proxy have its address."""
     head_timeout_s: float
     """From the connection, or from the first byte of a further request, until its head is complete."""
 
@@ -77,6 +81,9 @@ class Connection(H11Protocol):
         if max(len(self.connections), len(self.tasks)) > self._bounds.connections:
             return True
         if self.client is None:  # a Unix socket
+            return False
+        address = ip_address(self.client[0].partition("%")[0])
+        if any(address in network for network in self._bounds.proxies):
             return False
         return sum(_address(other) == self.client[0] for other in self.connections) > self._bounds.per_address
 

@@ -36,6 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         upload_min_bytes_per_s=1000,
         head_timeout_s=1,
         max_connections_per_address=PER_ADDRESS,
+        trusted_proxies="127.0.0.3",
     ) as server:
         server.wait_ready()
         yield server
@@ -289,6 +290,7 @@ def test_a_hostile_name_is_shown_and_nothing_else(server: Server, name: str, sho
 def test_who_holds_connections_keeps_no_other_out(server: Server) -> None:
     """A slowloris from one address: others are served meanwhile, and it is thrown out in time."""
     other = httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.2"))
+    proxy = ("127.0.0.3", 0)
     with contextlib.ExitStack() as stack:
         held = []
         for _ in range(PER_ADDRESS):
@@ -298,6 +300,11 @@ def test_who_holds_connections_keeps_no_other_out(server: Server) -> None:
         one_more = stack.enter_context(socket.create_connection((server.host, server.port), timeout=10))
         assert b'"code":"busy"' in b"".join(iter(lambda: one_more.recv(4096), b""))
         assert other.get(f"{server.url}/healthz").status_code == 200
+        for _ in range(PER_ADDRESS + 1):  # one that is trusted has many behind it
+            last = socket.create_connection((server.host, server.port), timeout=10, source_address=proxy)
+            stack.enter_context(last)
+        last.sendall(get("/healthz"))
+        assert last.recv(12) == b"HTTP/1.1 200"
         for connection in held:
             assert connection.recv(12) == b"HTTP/1.1 408"
     until(lambda: httpx.get(f"{server.url}/healthz").status_code == 200)
