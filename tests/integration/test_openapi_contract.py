@@ -8,6 +8,8 @@ import httpx
 from serving import DOUBLES, serving
 
 SEED = 1
+KEY = "0123456789abcdef0123456789abcdef"
+MUCH = "1000000/minute"
 EXAMPLES = 12
 NOT_TO_BE_SAID_IN_A_SCHEMA = "positive_data_acceptance"
 """That a file is a video, and whether an Idempotency-Key was used before."""
@@ -15,13 +17,21 @@ NOT_TO_BE_SAID_IN_A_SCHEMA = "positive_data_acceptance"
 
 def test_the_service_keeps_to_its_document(tmp_path: Path) -> None:
     """No 5xx, documented statuses, types, headers and bodies only, and what is not valid is refused."""
-    with serving(DOUBLES, tmp_path / "data", upload_idle_s=3, access_log="false") as server:
+    settings = {
+        "api_keys": KEY,
+        "key_rate": MUCH,
+        "key_failures": MUCH,
+        "upload_idle_s": 3,
+        "access_log": "false",
+    }
+    with serving(DOUBLES, tmp_path / "data", **settings) as server:
         server.wait_ready()
         report = subprocess.run(
             [
                 str(Path(sys.executable).with_name("schemathesis")),
                 "run",
                 f"{server.url}/openapi.json",
+                f"--header=Authorization: Bearer {KEY}",
                 f"--seed={SEED}",
                 f"--max-examples={EXAMPLES}",
                 f"--exclude-checks={NOT_TO_BE_SAID_IN_A_SCHEMA}",
