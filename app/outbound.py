@@ -41,6 +41,7 @@ KEPT_AS_SENT = "".join(char for char in printable if not char.isspace())
 """A signature may cover how an address is written: only what HTTP can't carry is written otherwise."""
 LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 NAME = re.compile(rf"(?=.{{1,253}}\Z){LABEL}(?:\.{LABEL})*")
+AUTHORITY = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\[\]:]+))(?::(?P<port>[0-9]{0,5}))?")
 LOOKS_LIKE_A_NUMBER = re.compile(r"\d+|0x[0-9a-f]*")
 
 
@@ -152,21 +153,30 @@ def parse_url(url: str) -> Target:
         raise _invalid("It has a backslash, a control character, or space around it.")
     try:
         parts = urlsplit(url)
-        scheme, port = parts.scheme, parts.port
         path, query = quote(parts.path, KEPT_AS_SENT), quote(parts.query, KEPT_AS_SENT)
     except ValueError:
         raise _invalid("It does not follow the grammar of URLs.") from None
-    if scheme not in DEFAULT_PORTS:
+    if parts.scheme not in DEFAULT_PORTS:
         raise _invalid("Only addresses that begin with https:// or http:// can be fetched.")
     if "@" in parts.netloc:
         raise _invalid("Names and passwords in it are not accepted.")
+    host, port = _parse_authority(parts.netloc)
+    return Target(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme], path or "/", query or None)
+
+
+def _parse_authority(authority: str) -> tuple[str, int | None]:
+    """Host and port. Read here and not by ``urlsplit``, which takes ``[::1]example.org`` for ``::1``."""
+    found = AUTHORITY.fullmatch(authority)
+    if found is None:
+        raise _invalid("What it has for a host and a port is neither.")
     try:
-        host = parse_host(parts.hostname or "")
-        if ("[" in parts.netloc) != (":" in host):
-            raise ValueError("brackets around a name")
+        host = str(IPv6Address(found["ipv6"])) if found["ipv6"] else parse_host(found["host"])
     except ValueError:
         raise _invalid("Its host is neither a name nor an IP address in the usual spelling.") from None
-    return Target(scheme, host, DEFAULT_PORTS[scheme] if port is None else port, path or "/", query or None)
+    port = int(found["port"]) if found["port"] else None
+    if port is not None and not 0 < port < 2**16:
+        raise _invalid("Its port is none.")
+    return host, port
 
 
 def parse_host(host: str) -> str:
@@ -343,8 +353,8 @@ class Outbound:
             *headers,
         ]
         timeout = {"connect": rules.connect_s, "read": rules.idle_s, "write": rules.idle_s}
-        if self._ssl_context is None:
-            self._ssl_context = httpcore.default_ssl_context()
+        if target.scheme == "https" and self._ssl_context is None:
+            self._ssl_context = await asyncio.to_thread(httpcore.default_ssl_context)
         async with (
             httpcore.AsyncHTTPConnection(
                 url.origin, ssl_context=self._ssl_context, network_backend=self._network
