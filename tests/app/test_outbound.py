@@ -235,10 +235,11 @@ https://example.org\\@127.0.0.1/ https:\\\\127.0.0.1\\ https://example.org%00.ev
 https://exa%6dple.org/ https://2130706433/ https://0x7f000001/ https://017700000001/ https://0x7f.1/ https://0177.0.0.1/
 https://127.1/ https://127.0.1/ https://127.0.0.1./ https://127.0.0.01/ https://127.0.0.256/ https://1.2.3.4.5/
 https://1.2.3.0x4/ https://example.org./ https://.example.org/ https://example..org/ https://-a.example/
-https://a.example-/ https://exam!ple.org/ https://*.example.org/ https://[::1/ https://::1/ https://[127.0.0.1]/ https://[v1.fe]/
-https://[fe80::1%25eth0]/ https://[fe80::1%eth0]/ https://[example.org]/ https://[::1]evil.example/
+https://a.example-/ https://exam!ple.org/ https://*.example.org/ https://[::1/ https://::1/ https://[127.0.0.1]/
+https://[v1.fe]/ https://[fe80::1%25eth0]/ https://[fe80::1%eth0]/ https://[example.org]/ https://[::1]evil.example/
 https://evil.example[::1]/ https://example.org:0/ https://example.org:0x50/ https://example.org:-1/
-https://example.org:65536/ https://example.org:٤٤٣/ https://example.org:443:80/ https://xn--.example/\x00 https://\u2100.example/ https://\u202eexample.org/
+https://example.org:65536/ https://example.org:٤٤٣/
+https://example.org:443:80/ https://xn--.example/\x00 https://\u2100.example/ https://\u202eexample.org/
 """,
     ),
     "",
