@@ -16,7 +16,7 @@ from starlette.types import Message
 
 from app.admission import Admission
 from app.problems import Problem
-from app.uploads import Inbox, Pace, Upload, _Sink, check_announced_length, clean_name
+from app.uploads import Inbox, Pace, Sink, Upload, check_announced_length, clean_name
 
 BOUNDARY = "frontier"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
@@ -160,13 +160,13 @@ def test_a_trickle_ends_though_it_never_stalls(inbox: Inbox) -> None:
 def test_the_time_that_we_take_ourselves_is_no_slowness_of_the_client(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = _Sink._write
+    write = Sink._write
 
-    def slow_disk(sink: _Sink, data: bytes) -> None:
+    def slow_disk(sink: Sink, data: bytes) -> None:
         time.sleep(0.3)
         write(sink, data)
 
-    monkeypatch.setattr(_Sink, "_write", slow_disk)
+    monkeypatch.setattr(Sink, "_write", slow_disk)
     upload, _ = receive(
         inbox, Body([b"x" * 2**20] * 3), max_bytes=2**22, idle_s=0.2, min_bytes_per_s=2**24, timeout_s=60
     )
