@@ -420,7 +420,7 @@ def decode_windows(fd: int, plan: SamplePlan, limits: Limits, arrays: ArraySourc
         if not windows:
             window, frames_scored = _brief(job, job.arrays(0))
             windows = [window]
-        duration_s = max(job.clock.seconds(job.survey.end), windows[-1].end_s)
+        duration_s = max(job.clock.seconds(job.survey.end), *(w.end_s for w in windows))
         analysed_s = sum(w.end_s - w.start_s for w in windows)
         return Clip(
             info=job.info(duration_s, job.clock.fps, frames_scored),

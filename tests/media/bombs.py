@@ -369,6 +369,7 @@ BOMBS: list[Bomb] = [
     bomb("zero duration", lambda: still_movie(24, 0), "ok"),
     bomb("times that run over", lambda: still_movie(24, U32), *ANY),
     bomb("times below zero", lambda: still_movie(24, 1, table(b"ctts", (24, U32 - 80))), *ANY),
+    bomb("times that begin again", lambda: matroska(*blocks(8), *blocks(8)), "ok"),
     bomb("16,000 x 12,000 in PNG", lambda: png_frames(16_000, 12_000), *BROKEN),
     bomb("16,000 x 12,000 in JPEG", lambda: big_jpeg(16_000, 12_000), *BROKEN),
     bomb("65,500 x 65,500 in JPEG", lambda: big_jpeg(65_500, 65_500), *BROKEN),

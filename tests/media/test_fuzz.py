@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from specsem.media import DecoderPool
 from specsem.media import pool as pool_module
 from tests import fuzzing
+from tests.media.bombs import BOMBS
 
 SEED = 4
 
@@ -18,6 +20,14 @@ def test_damaged_clips_harm_nothing(tmp_path: Path) -> None:
     assert report.files == 500
     assert report.outcomes["ok"] > 100, "hardly a file got past the header: this would show nothing"
     assert report.outcomes["undecodable"] > 50
+
+
+@pytest.mark.parametrize("number", range(4))  # each way through the pool
+def test_times_that_begin_again_keep_the_promises(number: int, tmp_path: Path) -> None:
+    (again,) = (bomb for bomb in BOMBS if bomb.name == "times that begin again")
+    (tmp_path / "video").write_bytes(again.content())
+    with DecoderPool(workers=1) as pool:
+        assert fuzzing.through_the_pool(pool, tmp_path / "video", number) == ("ok", "")
 
 
 @pytest.mark.parametrize(("word", "wrong"), [("crash", "died"), ("raise", "raised")])
