@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from sqlalchemy import Engine as Database
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.engines import Engine
@@ -69,6 +70,8 @@ class Jobs:
         self._fetcher = Fetcher(settings, self._files, check_room=self._check_room, outbound=outbound)
         self._threads = ThreadPoolExecutor(DB_THREADS, thread_name_prefix="specsem-jobs")
         self._opened: JobStore | None = None
+        self.database: Database
+        """Its database, once it is open."""
         self.media_bytes = 0
         """Bytes of all media of jobs, as this process last heard."""
         self.working: dict[str, asyncio.Task[None]] = {}
@@ -84,8 +87,8 @@ class Jobs:
             StoreUnusable: the database can't be used.
         """
         settings = self._settings
-        engine = await self._run(open_database, settings.database_address, settings.data_dir)
-        self._opened = JobStore(engine)
+        self.database = await self._run(open_database, settings.database_address, settings.data_dir)
+        self._opened = JobStore(self.database)
         await self._run(self._files.open)
         await self.sweep()
 
