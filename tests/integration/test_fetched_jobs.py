@@ -32,7 +32,7 @@ def submit(service: str, url: str) -> httpx.Response:
 def ended(service: str, posted: httpx.Response) -> dict[str, Any]:
     assert posted.status_code == 202, posted.text
     where = service + posted.headers["Location"]
-    until(lambda: httpx.get(where).json()["status"] in {"done", "failed"}, 60)
+    until(lambda: httpx.get(where).json()["status"] in {"done", "failed"}, 150)
     return dict(httpx.get(where).json())
 
 
