@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from app.admission import Admission
 from app.engines import Engine
 from app.jobs.service import Jobs
+from app.resumable import ResumableUploads
 from app.scoring import Scoring
 from app.settings import Settings
 from app.uploads import Inbox
@@ -26,6 +27,7 @@ class Parts:
     admission: Admission
     inbox: Inbox
     videos: VideoStore
+    resumable: ResumableUploads
     jobs: Jobs
     needs_key: bool
 

@@ -64,8 +64,8 @@ class Jobs:
         self._files = JobFiles(settings.data_dir / "jobs")
         self._threads = ThreadPoolExecutor(DB_THREADS, thread_name_prefix="specsem-jobs")
         self._opened: JobStore | None = None
-        self.media_bytes = 0
-        """Bytes of all media of jobs, as this process last heard."""
+        self.media_bytes: dict[str, int] = {}
+        """Bytes of all media of jobs, by tenant, as this process last heard."""
         self.working: dict[str, asyncio.Task[None]] = {}
         """What a worker in this process is at, by job."""
         self.stopping = False

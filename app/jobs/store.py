@@ -308,11 +308,11 @@ class JobStore:
         with self._session(self._engine) as session:
             return set(session.execute(select(JobRow.id).where(JobRow.id.in_(ids), _needs_media())).scalars())
 
-    def media_bytes(self) -> int:
-        """Bytes of all files that are still needed."""
+    def media_bytes(self) -> dict[str, int]:
+        """Bytes of all files that are still needed, by tenant."""
         with self._session(self._engine) as session:
-            total = session.execute(select(func.sum(JobRow.bytes)).where(_needs_media())).scalar_one()
-            return int(total or 0)
+            sums = select(JobRow.tenant, func.sum(JobRow.bytes)).where(_needs_media()).group_by(JobRow.tenant)
+            return {tenant: int(total) for tenant, total in session.execute(sums)}
 
     # -- how ------------------------------------------------------------------------------------------------
 
