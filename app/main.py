@@ -10,7 +10,6 @@ import logging
 import logging.config
 import signal
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -21,21 +20,25 @@ from fastapi.staticfiles import StaticFiles
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.admission import Admission
+from app.auth import Keyring, check_exposure
 from app.engines import Engine, LocalEngine
 from app.folders import FolderStore
 from app.jobs.database import open_database
 from app.jobs.service import Jobs
 from app.jobs.worker import Worker
+from app.keys import KeyStore
 from app.middleware import AccessGuard, Lingering, Shield
 from app.problems import Problem, ProblemResponse, from_error, from_status
+from app.quotas import Failures
 from app.resumable import ResumableUploads
 from app.room import Room
 from app.routes import health, jobs, models, pages, resumable, score, videos
 from app.scoring import Decoder, Scoring
 from app.services import Parts
-from app.settings import Settings, check_exposure
+from app.settings import Settings, parse_rate
 from app.uploads import FORM_OVERHEAD_BYTES, Inbox
 from app.videos import VideoStore
 from specsem import __version__
@@ -62,15 +65,17 @@ def create_app(
     """The application. ``engine`` and ``decoder`` are for tests and engines elsewhere; the app closes them.
 
     Raises:
-        ExposureRefused: the address of ``settings`` is open to others and no key is configured.
+        ExposureRefused: the address of ``settings`` is open to others and there is no key.
+        StoreUnusable: the address is open to others and the database of keys can't be used.
     """
     settings = settings or Settings()
     check_exposure(settings)
+    keyring = Keyring(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         model = engine or LocalEngine(settings)
-        async with _started(settings, model, decoder, app.state.model_failed) as parts:
+        async with _started(settings, keyring, model, decoder, app.state.model_failed) as parts:
             app.state.parts = parts
             yield
 
@@ -94,21 +99,35 @@ def create_app(
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(OperationalError, _on_database_away)
     # The last one added is the outermost.
-    app.add_middleware(AccessGuard, keys=settings.keys(), allowed_hosts=settings.allowed_hosts)
+    app.add_middleware(
+        AccessGuard,
+        keyring=keyring,
+        failures=Failures(parse_rate(settings.key_failures)),
+        allowed_hosts=settings.allowed_hosts,
+    )
     app.add_middleware(Lingering)
     app.add_middleware(Shield)
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
     return app
 
 
 @contextlib.asynccontextmanager
 async def _started(
-    settings: Settings, engine: Engine, decoder: Decoder | None, model_failed: Callable[[SpecSemError], None]
+    settings: Settings,
+    keyring: Keyring,
+    engine: Engine,
+    decoder: Decoder | None,
+    model_failed: Callable[[SpecSemError], None],
 ) -> AsyncIterator[Parts]:
     """The parts of the service, running."""
     inbox = Inbox(settings.data_dir / "uploads")
     await asyncio.to_thread(inbox.open)
     try:
-        async with _scoring(settings, engine, decoder, model_failed, settings.job_slots) as (scoring, jobs):
+        async with (
+            _scoring(settings, engine, decoder, model_failed, settings.job_slots) as (scoring, jobs),
+            keyring.opened(KeyStore(jobs.database)),
+        ):
             room = Room(
                 max_bytes=settings.max_stored_bytes,
                 max_tenant_bytes=settings.max_tenant_bytes,
@@ -134,7 +153,7 @@ async def _started(
                     videos=stored,
                     resumable=partial,
                     jobs=jobs,
-                    needs_key=bool(settings.keys()),
+                    keyring=keyring,
                 )
             finally:
                 sweeping.cancel()
@@ -264,7 +283,7 @@ async def _on_disconnect(_request: Request, _error: Exception) -> Response:
 
 
 class CannotServe(SpecSemError):
-    """The service can't start here: its port is taken, or its data folder can't be written."""
+    """The service can't start here: its port is taken."""
 
     code = "cannot_serve"
 
@@ -293,9 +312,10 @@ def run(settings: Settings, engine: Engine | None = None, decoder: Decoder | Non
     """Serve until Ctrl-C or SIGTERM; work in flight gets ``shutdown_grace_s`` seconds to finish.
 
     Raises:
-        ExposureRefused: the address is open to others and no key is configured.
+        ExposureRefused: the address is open to others and there is no key.
         ModelError, UnknownPolicy: the model can't be used.
-        CannotServe: the port is taken or the data folder can't be written.
+        CannotServe: the port is taken.
+        DataDirUnusable: the data folder can't be written.
         StoreUnusable: the database of jobs can't be used.
     """
     app = create_app(settings, engine, decoder)
@@ -343,7 +363,7 @@ def work(
 
     Raises:
         ModelError, UnknownPolicy: the model can't be used.
-        CannotServe: the data folder can't be written.
+        DataDirUnusable: the data folder can't be written.
         StoreUnusable: the database of jobs can't be used.
     """
     settings = settings.model_copy(update={"decode_workers": slots or settings.decode_workers})
@@ -371,7 +391,7 @@ async def _work(settings: Settings, engine: Engine, decoder: Decoder | None) -> 
 
 def _check(settings: Settings, engine: Engine | None) -> None:
     """Say now, in a sentence, what would otherwise be a trace from the middle of a start."""
-    _data_dir(settings)
+    settings.make_data_dir()
     open_database(settings.database_address, settings.data_dir).dispose()
     if engine is None:
         get_model(settings.model).verified_weights()  # not by a service that never gets ready
@@ -387,19 +407,6 @@ def _listener(settings: Settings) -> socket.socket:
         raise CannotServe(
             f"Can't listen on {settings.host}, port {settings.port}: {reason}. "
             "Choose another with --port or SPECSEM_PORT (0 takes a free one)."
-        ) from error
-
-
-def _data_dir(settings: Settings) -> None:
-    try:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=settings.data_dir):
-            pass
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise CannotServe(
-            f"The data folder {settings.data_dir} can't be written: {reason}. "
-            "Set SPECSEM_DATA_DIR to another."
         ) from error
 
 

@@ -55,6 +55,8 @@ CODES: dict[str, Code] = {
     "missing_file": Code(422, "No file in the form"),
     "idempotency_key_reused": Code(422, "The key belongs to another request"),
     "unauthorized": Code(401, "A key is needed"),
+    "forbidden": Code(403, "Not with this key"),
+    "rate_limited": Code(429, "Too many requests"),
     "host_refused": Code(403, "This host name is not served"),
     "cross_site": Code(403, "Requests from other sites are refused"),
     "exposure_refused": Code(403, "Not open to other machines without a key"),

@@ -6,8 +6,10 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.admission import Admission
+from app.auth import Caller, Keyring
 from app.engines import Engine
 from app.jobs.service import Jobs
+from app.middleware import CALLER
 from app.resumable import ResumableUploads
 from app.scoring import Scoring
 from app.settings import Settings
@@ -29,7 +31,7 @@ class Parts:
     videos: VideoStore
     resumable: ResumableUploads
     jobs: Jobs
-    needs_key: bool
+    keyring: Keyring
 
 
 def _parts(request: Request) -> Parts:
@@ -42,9 +44,10 @@ def _parts(request: Request) -> Parts:
 Services = Annotated[Parts, Depends(_parts)]
 
 
-def _tenant(_request: Request) -> str:
-    """Whose request it is. There is one tenant until keys have tenants of their own."""
-    return ""
+def _tenant(request: Request) -> str:
+    """Whose request it is; the tenant without a name where no key is needed."""
+    caller: Caller = request.scope[CALLER]
+    return caller.tenant
 
 
 Tenant = Annotated[str, Depends(_tenant)]

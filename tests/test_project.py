@@ -80,6 +80,7 @@ def test_only_the_command_line_reaches_elsewhere_by_name() -> None:
         "settings",
         "serve",
         "worker",
+        "keys",
         "train",
         "ablate",
         "evaluate",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from sqlalchemy import Engine as Database
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.engines import Engine
@@ -66,6 +67,8 @@ class Jobs:
         self._opened: JobStore | None = None
         self.media_bytes: dict[str, int] = {}
         """Bytes of all media of jobs, by tenant, as this process last heard."""
+        self.database: Database
+        """Its database, once it is open."""
         self.working: dict[str, asyncio.Task[None]] = {}
         """What a worker in this process is at, by job."""
         self.stopping = False
@@ -79,8 +82,8 @@ class Jobs:
             StoreUnusable: the database can't be used.
         """
         settings = self._settings
-        engine = await self._run(open_database, settings.database_address, settings.data_dir)
-        self._opened = JobStore(engine)
+        self.database = await self._run(open_database, settings.database_address, settings.data_dir)
+        self._opened = JobStore(self.database)
         await self._run(self._files.open)
         await self.sweep()
 

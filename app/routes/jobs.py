@@ -18,7 +18,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from app.jobs.service import Order
 from app.jobs.table import JobRow, Status
 from app.problems import Problem
-from app.routes._openapi import file_body, problems
+from app.routes._openapi import KEYED, file_body, problems
 from app.routes._requests import IdempotencyKey, Preferences, Prefers, Thorough, flag, read_json, wants_fresh
 from app.routes.videos import STORED, UPLOAD, FileName, arriving, stored
 from app.schemas import Job, JobLinks, JobList, JobProgress, SubmitJob
@@ -28,7 +28,7 @@ from specsem.result import ErrorBody
 
 __all__ = ["SUBMIT", "accepted", "router"]
 
-router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["Jobs"], dependencies=KEYED)
 
 JobId = Annotated[str, Path(description="The id that the submission answered.")]
 

@@ -8,7 +8,7 @@ from app.digests import TUS_ALGORITHMS
 from app.disconnect import unless_gone
 from app.problems import Problem, too_large
 from app.resumable import CAPABILITIES, HeldUpload, UploadProgress, metadata_of, parse_metadata, parse_number
-from app.routes._openapi import answered_headers, problems, sent_headers
+from app.routes._openapi import KEYED, answered_headers, problems, sent_headers
 from app.routes._tus import TusOnlyRoute, TusRoute
 from app.routes.videos import BAD_FILE, UPLOAD, VideoId, delete
 from app.schemas import VideoMedia
@@ -20,7 +20,7 @@ __all__ = ["creation", "router"]
 
 PIECE = "application/offset+octet-stream"
 
-router = APIRouter(prefix="/v1/videos", tags=["Uploads in pieces"], route_class=TusRoute)
+router = APIRouter(prefix="/v1/videos", tags=["Uploads in pieces"], dependencies=KEYED, route_class=TusRoute)
 creation = APIRouter(prefix="/v1/videos", route_class=TusOnlyRoute)
 """Shares its addresses with plain uploads and takes precedence of them for clients that speak tus."""
 

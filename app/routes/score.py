@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from app.disconnect import unless_gone
 from app.jobs.service import Order
 from app.problems import Problem
-from app.routes._openapi import file_body, problems
+from app.routes._openapi import KEYED, file_body, problems
 from app.routes._requests import IdempotencyKey, Preferences, Prefers, Thorough, flag, read_json, wants_fresh
 from app.routes.jobs import SUBMIT, accepted
 from app.routes.videos import BAD_FILE, STORED, UPLOAD, FileName, arriving, stored
@@ -19,7 +19,7 @@ from specsem.result import ScoredFile
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1", tags=["Score"])
+router = APIRouter(prefix="/v1", tags=["Score"], dependencies=KEYED)
 
 LEAST_BYTES_PER_S = 8_000
 """A file of fewer bytes than this for each second is taken for short without a look: no video that is worth

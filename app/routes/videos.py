@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from app.admission import Permit
 from app.disconnect import unless_gone
 from app.problems import Problem
-from app.routes._openapi import file_body, problems, sent_headers
+from app.routes._openapi import KEYED, file_body, problems, sent_headers
 from app.routes._tus import TusRoute
 from app.schemas import Video, VideoMedia
 from app.services import Parts, Services, Tenant
@@ -19,7 +19,7 @@ from app.videos import StoredVideo
 
 __all__ = ["BAD_FILE", "STORED", "UPLOAD", "FileName", "VideoId", "arriving", "router", "stored"]
 
-router = APIRouter(prefix="/v1/videos", tags=["Videos"], route_class=TusRoute)
+router = APIRouter(prefix="/v1/videos", tags=["Videos"], dependencies=KEYED, route_class=TusRoute)
 
 VideoId = Annotated[str, Path(description="The id that the upload answered.")]
 FileName = Annotated[str, Query(description="Name of a raw body, for showing.", max_length=1000)]
