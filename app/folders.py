@@ -56,7 +56,11 @@ class FolderStore(Generic[R]):
         """Remove what has expired or can't be read for long."""
         before = self.tally.snapshot()
         found = await asyncio.to_thread(self._sweep)
-        self.tally.reconcile(before, found, lambda file_id: (self.root / file_id).exists())
+        self.tally.reconcile(
+            before,
+            found,
+            lambda file_id: not self._is_changing(file_id) and (self.root / file_id).exists(),
+        )
 
     def expires_at(self) -> datetime:
         """When something expires that is made now."""
@@ -95,6 +99,10 @@ class FolderStore(Generic[R]):
 
     def _size(self, folder: Path, record: R) -> int | None:
         """Bytes that the file takes; None: it is gone."""
+        raise NotImplementedError
+
+    def _is_changing(self, file_id: str) -> bool:
+        """Whether this process is at it, and will count it when it is done."""
         raise NotImplementedError
 
     def _expiry_by_age(self, folder: Path) -> datetime:

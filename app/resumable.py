@@ -109,8 +109,6 @@ class UploadProgress:
 class _Holder:
     """The request that has an upload, as other requests see it."""
 
-    begun: int = 0
-    """The offset that it found."""
     heard_at: float = 0.0
     waiting: asyncio.Timeout | None = None
     wanted: bool = False
@@ -148,9 +146,9 @@ class HeldUpload(UploadProgress):
     """An upload that this request alone may change."""
 
     def __init__(
-        self, record: PartialUpload, folder: Path, file: FileIO, holder: _Holder, tally: Tally
+        self, record: PartialUpload, offset: int, *, file: FileIO, folder: Path, holder: _Holder, tally: Tally
     ) -> None:
-        super().__init__(record, holder.begun)
+        super().__init__(record, offset)
         self.folder = folder
         self.path = folder / MEDIA_FILE
         self._file = file
@@ -329,10 +327,10 @@ class ResumableUploads(FolderStore[PartialUpload]):
         holder = self._holders[upload_id] = _Holder()
         try:
             folder = self.folder(upload_id)
-            record, file, holder.begun = await _on_disk(self._open, folder)
+            record, file, offset = await _on_disk(self._open, folder)
             with file:  # and let go of its lock
-                self.tally.set(upload_id, tenant, holder.begun)
-                yield HeldUpload(record, folder, file, holder, self.tally)
+                self.tally.set(upload_id, tenant, offset)
+                yield HeldUpload(record, offset, file=file, folder=folder, holder=holder, tally=self.tally)
         finally:
             del self._holders[upload_id]
             holder.released.set()
@@ -404,12 +402,13 @@ class ResumableUploads(FolderStore[PartialUpload]):
         return True
 
     def _size(self, folder: Path, _record: PartialUpload) -> int | None:
-        if (holder := self._holders.get(folder.name)) is not None:
-            return holder.begun  # a permit counts what is arriving now
         try:
             return _offset(folder)
         except FileNotFoundError:
             return None
+
+    def _is_changing(self, file_id: str) -> bool:
+        return file_id in self._holders
 
 
 def parse_number(header: str, value: str) -> int:

@@ -91,16 +91,17 @@ class Tally:
         return dict(self._taken)
 
     def reconcile(
-        self, before: Mapping[str, Taken], found: Mapping[str, Taken], exists: Callable[[str], bool]
+        self, before: Mapping[str, Taken], found: Mapping[str, Taken], is_there: Callable[[str], bool]
     ) -> None:
-        """Believe what was found in the folder, but not of a file that came, grew or went meanwhile.
+        """Believe what was found in the folder, but not of a file that came, changed or went meanwhile.
 
-        Other processes write to the folder too: ``exists`` tells whether one unknown so far is still there.
+        Other processes write to the folder too: ``is_there`` tells whether one may be believed in now.
         """
         for file_id in before.keys() | found.keys():
-            if self._taken.get(file_id) != before.get(file_id):
+            # By identity: set to the same size again, it may have been another one in between.
+            if self._taken.get(file_id) is not before.get(file_id):
                 continue
             if file_id not in found:
                 self.drop(file_id)
-            elif file_id in before or exists(file_id):
+            elif is_there(file_id):
                 self.set(file_id, *found[file_id])

@@ -28,6 +28,7 @@ class VideoStore(FolderStore[StoredVideo]):
 
     def __init__(self, root: Path, *, ttl_s: float, room: Room) -> None:
         super().__init__(root, RECORD_FILE, StoredVideo.model_validate_json, ttl_s=ttl_s, room=room)
+        self._coming: set[str] = set()
 
     async def keep(
         self, tenant: str, upload: Upload, media: VideoMedia, *, video_id: str | None = None
@@ -46,6 +47,7 @@ class VideoStore(FolderStore[StoredVideo]):
             created_at=datetime.now(UTC),
             expires_at=self.expires_at(),
         )
+        self._coming.add(video.id)
         try:
             await to_the_end(asyncio.to_thread(self._move, upload.folder, video))
         except (OSError, asyncio.CancelledError) as error:
@@ -54,6 +56,8 @@ class VideoStore(FolderStore[StoredVideo]):
             if isinstance(error, OSError):
                 raise disk_full() from error
             raise
+        finally:
+            self._coming.discard(video.id)
         self.tally.set(video.id, tenant, video.bytes)
         return video
 
@@ -86,3 +90,6 @@ class VideoStore(FolderStore[StoredVideo]):
 
     def _size(self, _folder: Path, record: StoredVideo) -> int:
         return record.bytes
+
+    def _is_changing(self, file_id: str) -> bool:
+        return file_id in self._coming
