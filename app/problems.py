@@ -51,6 +51,8 @@ CODES: dict[str, Code] = {
     "not_fetchable": Code(422, "There is no file to be had at this address"),
     # The request.
     "malformed_body": Code(400, "The body is not what its header says"),
+    "malformed_header": Code(400, "A header can't be read"),
+    "checksum_mismatch": Code(400, "The body is not what its checksum says", also=460),
     "invalid_request": Code(422, "The request is not valid"),
     "missing_file": Code(422, "No file in the form"),
     "url_invalid": Code(422, "Not an address that can be fetched"),
@@ -67,7 +69,13 @@ CODES: dict[str, Code] = {
     "no_such_route": Code(404, "No such address"),
     "method_not_allowed": Code(405, "Method not allowed"),
     "upload_timeout": Code(408, "The upload took too long"),
+    "upload_incomplete": Code(409, "Not all of it has arrived"),
+    "offset_mismatch": Code(409, "The upload goes on elsewhere"),
+    "upload_expired": Code(410, "The upload has expired"),
+    "unsupported_tus_version": Code(412, "Another version of tus is spoken here"),
+    "quota_exceeded": Code(413, "No room left for this tenant", also=429),
     "unsupported_media_type": Code(415, "Unsupported type of body"),
+    "upload_locked": Code(423, "Another request has this upload"),
     # Us.
     "internal_error": Code(500, "Something went wrong here"),
     "busy": Code(503, "Busy"),

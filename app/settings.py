@@ -148,9 +148,18 @@ class Settings(BaseSettings):
     max_stored_bytes: int = Field(
         20 * GIB, gt=0, description="All stored and arriving videos together, in bytes."
     )
+    max_tenant_bytes: int | None = Field(
+        None,
+        gt=0,
+        description="The same for one tenant, in bytes. Without it, no tenant has a limit of its own.",
+    )
     upload_ttl_s: float = Field(
         24 * 3600.0, gt=0, description="A stored video is removed after so many seconds."
     )
+    resumable_ttl_s: float = Field(
+        24 * 3600.0, gt=0, description="An upload in pieces (tus) must be complete after so many seconds."
+    )
+    max_partial_uploads: int = Field(1000, gt=0, description="Unfinished uploads in pieces of one tenant.")
     upload_idle_s: float = Field(
         30.0, gt=0, description="An upload that sends nothing for so long is refused."
     )
