@@ -55,8 +55,8 @@ _ANY = frozenset(KeyScope)
 
 SCOPES: dict[str, dict[str, frozenset[KeyScope]]] = {
     "/v1/score": {"POST": _SCORE},
-    "/v1/videos": {"POST": _SCORE},
-    "/v1/videos/{id}": {"GET": _SCORE, "DELETE": _SCORE},
+    "/v1/videos": {"POST": _SCORE, "OPTIONS": _SCORE},
+    "/v1/videos/{id}": dict.fromkeys(("GET", "HEAD", "PATCH", "POST", "DELETE", "OPTIONS"), _SCORE),
     "/v1/jobs": {"GET": _JOBS, "POST": _JOBS},
     "/v1/jobs/{id}": {"GET": _ANSWERS, "DELETE": _JOBS},
     "/v1/jobs/{id}/events": {"GET": _ANSWERS},

@@ -1,12 +1,13 @@
-"""Work that ends when its client leaves."""
+"""Work that ends when its client leaves, and work that must not stop half-way."""
 
 import asyncio
-from collections.abc import Coroutine
+import contextlib
+from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-__all__ = ["unless_gone"]
+__all__ = ["to_the_end", "unless_gone"]
 
 T = TypeVar("T")
 
@@ -33,3 +34,18 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 async def _left(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def to_the_end(work: Awaitable[T]) -> T:
+    """The result of ``work``. Whoever is cancelled meanwhile waits until it has ended: a thread can't be
+    stopped, and what it works on must not be touched before."""
+    working = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        while not working.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({working})
+        if not working.cancelled():
+            working.exception()  # nobody hears of it, and asyncio needn't say so
+        raise

@@ -29,6 +29,7 @@ from app.admission import Admission
 from app.auth import Keyring, check_exposure
 from app.connections import Bounds, Connection
 from app.engines import Engine, LocalEngine
+from app.folders import FolderStore
 from app.jobs.database import open_database
 from app.jobs.service import Jobs
 from app.jobs.worker import Worker
@@ -36,7 +37,9 @@ from app.keys import KeyStore
 from app.middleware import AccessGuard, Lingering, Shield
 from app.problems import Problem, ProblemResponse, from_error, from_status
 from app.quotas import Failures
-from app.routes import health, jobs, models, pages, score, videos
+from app.resumable import ResumableUploads
+from app.room import Room
+from app.routes import health, jobs, models, pages, resumable, score, videos
 from app.scoring import Decoder, Scoring
 from app.services import Parts
 from app.settings import Settings, parse_rate
@@ -50,7 +53,10 @@ __all__ = ["create_app", "run", "work"]
 
 logger = logging.getLogger("specsem.app")
 
-ROUTERS = tuple(routes.router for routes in (score, videos, jobs, models, health, pages))
+ROUTERS = (
+    resumable.creation,
+    *(routes.router for routes in (score, videos, resumable, jobs, models, health, pages)),
+)
 SWEEP_S = 300.0
 H11_MAX_HEADER_BYTES = 32 * 1024
 
@@ -123,25 +129,36 @@ async def _started(
 ) -> AsyncIterator[Parts]:
     """The parts of the service, running."""
     inbox = Inbox(settings.data_dir / "uploads")
-    store = VideoStore(
-        settings.data_dir / "videos", ttl_s=settings.upload_ttl_s, max_bytes=settings.max_stored_bytes
-    )
     await asyncio.to_thread(inbox.open)
     try:
-        await store.open()
         async with (
             _scoring(settings, engine, decoder, model_failed, settings.job_slots) as (scoring, jobs),
             keyring.opened(KeyStore(jobs.database)),
         ):
-            sweeping = asyncio.create_task(_sweep(store))
+            room = Room(
+                max_bytes=settings.max_stored_bytes,
+                max_tenant_bytes=settings.max_tenant_bytes,
+                elsewhere=lambda: jobs.media_bytes,
+            )
+            stored = VideoStore(settings.data_dir / "videos", ttl_s=settings.upload_ttl_s, room=room)
+            partial = ResumableUploads(
+                settings.data_dir / "resumable",
+                ttl_s=settings.resumable_ttl_s,
+                room=room,
+                max_per_tenant=settings.max_partial_uploads,
+            )
+            await stored.open()
+            await partial.open()
+            sweeping = asyncio.create_task(_sweep(stored, partial))
             try:
                 yield Parts(
                     settings=settings,
                     engine=engine,
                     scoring=scoring,
-                    admission=_admission(settings, store, jobs),
+                    admission=_admission(settings, room),
                     inbox=inbox,
-                    videos=store,
+                    videos=stored,
+                    resumable=partial,
                     jobs=jobs,
                     keyring=keyring,
                 )
@@ -152,12 +169,12 @@ async def _started(
         await asyncio.to_thread(inbox.close)
 
 
-def _admission(settings: Settings, store: VideoStore, jobs: Jobs) -> Admission:
+def _admission(settings: Settings, room: Room) -> Admission:
     return Admission(
         max_clips=settings.max_queue_clips,
         # The largest video that is accepted is let in once nothing else arrives, whatever the limits say.
         max_bytes=max(settings.max_queue_bytes, settings.max_upload_bytes + FORM_OVERHEAD_BYTES),
-        check_room=lambda arriving: store.check_room(arriving + jobs.media_bytes),
+        room=room,
     )
 
 
@@ -221,13 +238,14 @@ def _stay_unready(error: SpecSemError) -> None:
     logger.error("the model can't be used: %s", error.message)
 
 
-async def _sweep(store: VideoStore) -> None:
+async def _sweep(*stores: FolderStore[Any]) -> None:
     while True:
         await asyncio.sleep(SWEEP_S)
-        try:
-            await store.sweep()
-        except OSError:
-            logger.exception("the store of videos could not be swept")
+        for store in stores:
+            try:
+                await store.sweep()
+            except OSError:
+                logger.exception("%s could not be swept", store.root.name)
 
 
 # Starlette types handlers by Exception; each is registered for the class that it names here.

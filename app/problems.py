@@ -52,6 +52,8 @@ CODES: dict[str, Code] = {
     # The request.
     "malformed_request": Code(400, "No request that can be read"),
     "malformed_body": Code(400, "The body is not what its header says"),
+    "malformed_header": Code(400, "A header can't be read"),
+    "checksum_mismatch": Code(400, "The body is not what its checksum says", also=460),
     "invalid_request": Code(422, "The request is not valid"),
     "missing_file": Code(422, "No file in the form"),
     "url_invalid": Code(422, "Not an address that can be fetched"),
@@ -69,7 +71,13 @@ CODES: dict[str, Code] = {
     "method_not_allowed": Code(405, "Method not allowed"),
     "request_timeout": Code(408, "The request took too long"),
     "upload_timeout": Code(408, "The upload took too long"),
+    "upload_incomplete": Code(409, "Not all of it has arrived"),
+    "offset_mismatch": Code(409, "The upload goes on elsewhere"),
+    "upload_expired": Code(410, "The upload has expired"),
+    "unsupported_tus_version": Code(412, "Another version of tus is spoken here"),
+    "quota_exceeded": Code(413, "No room left for this tenant", also=429),
     "unsupported_media_type": Code(415, "Unsupported type of body"),
+    "upload_locked": Code(423, "Another request has this upload"),
     # Us.
     "internal_error": Code(500, "Something went wrong here"),
     "busy": Code(503, "Busy"),

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
+from specsem.media import MediaInfo
 from specsem.result import ErrorBody, Threshold
 
 __all__ = [
@@ -38,6 +39,18 @@ class VideoMedia(_Record):
     height: int = Field(description="Pixels, as displayed.")
     fps: float | None
     duration_s: float = Field(description="Seconds.")
+
+    @classmethod
+    def of(cls, info: MediaInfo) -> "VideoMedia":
+        """What of a decoder's facts is kept."""
+        return cls(
+            container=info.container,
+            codec=info.codec,
+            width=info.width,
+            height=info.height,
+            fps=info.fps,
+            duration_s=info.duration_s,
+        )
 
 
 class Video(_Record):

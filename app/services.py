@@ -10,6 +10,7 @@ from app.auth import Caller, Keyring
 from app.engines import Engine
 from app.jobs.service import Jobs
 from app.middleware import CALLER
+from app.resumable import ResumableUploads
 from app.scoring import Scoring
 from app.settings import Settings
 from app.uploads import Inbox
@@ -28,6 +29,7 @@ class Parts:
     admission: Admission
     inbox: Inbox
     videos: VideoStore
+    resumable: ResumableUploads
     jobs: Jobs
     keyring: Keyring
 

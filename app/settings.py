@@ -5,7 +5,7 @@ Lists are written with commas: ``SPECSEM_ALLOWED_HOSTS=specsem.example.org,10.0.
 
 import ipaddress
 import tempfile
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -148,9 +148,18 @@ class Settings(BaseSettings):
     max_stored_bytes: int = Field(
         20 * GIB, gt=0, description="All stored and arriving videos together, in bytes."
     )
+    max_tenant_bytes: int | None = Field(
+        None,
+        gt=0,
+        description="The same for one tenant, in bytes. Without it, no tenant has a limit of its own.",
+    )
     upload_ttl_s: float = Field(
         24 * 3600.0, gt=0, description="A stored video is removed after so many seconds."
     )
+    resumable_ttl_s: float = Field(
+        24 * 3600.0, gt=0, description="An upload in pieces (tus) must be complete after so many seconds."
+    )
+    max_partial_uploads: int = Field(1000, gt=0, description="Unfinished uploads in pieces of one tenant.")
     upload_idle_s: float = Field(
         30.0, gt=0, description="An upload that sends nothing for so long is refused."
     )
@@ -262,7 +271,7 @@ class Settings(BaseSettings):
     @field_validator("url_fetch_internal")
     @classmethod
     def _are_hosts_or_networks(cls, entries: list[str]) -> list[str]:
-        return [str(ip_network(entry)) if _is_network(entry) else parse_host(entry) for entry in entries]
+        return [_network(entry) if _is_network(entry) else parse_host(entry) for entry in entries]
 
     @property
     def fetch_rules(self) -> Rules:
@@ -274,7 +283,7 @@ class Settings(BaseSettings):
             ports=frozenset(ports),
             hosts=frozenset(self.url_fetch_hosts),
             internal_hosts=frozenset(self.url_fetch_internal) - frozenset(networks),
-            internal_networks=tuple(map(ip_network, networks)),
+            internal_networks=tuple(map(ipaddress.ip_network, networks)),
             connect_s=self.url_fetch_connect_s,
             idle_s=self.url_fetch_idle_s,
             timeout_s=self.url_fetch_timeout_s,

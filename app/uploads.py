@@ -10,10 +10,11 @@ import fcntl
 import secrets
 import shutil
 import unicodedata
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -22,7 +23,10 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from app.admission import Permit
+from app.digests import Digests
+from app.disconnect import to_the_end
 from app.problems import Problem, too_large
+from app.settings import Settings
 
 __all__ = [
     "FORM_OVERHEAD_BYTES",
@@ -30,6 +34,7 @@ __all__ = [
     "Pace",
     "Sink",
     "Upload",
+    "arriving_chunks",
     "check_announced_length",
     "clean_name",
     "content_type",
@@ -67,6 +72,11 @@ class Pace:
     """... so many bytes for each of them, and be it one."""
     timeout_s: float
     """All of it, whatever its pace."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Pace":
+        """As configured."""
+        return cls(settings.upload_idle_s, settings.upload_min_bytes_per_s, settings.upload_timeout_s)
 
     @property
     def bytes_each_idle(self) -> float:
@@ -159,24 +169,27 @@ class Inbox:
         Its folder goes when the block ends, however it ends, unless somebody has moved it away.
 
         Raises:
-            Problem: 413 as soon as the limit is passed, 408 when it stalls, 400 or 422 for a bad form.
+            Problem: 413 as soon as the limit is passed, 408 when it stalls, 400 or 422 for a bad form, 400
+                where the body isn't what its digest says.
             starlette.requests.ClientDisconnect: the client left.
         """
         kind, options = content_type(request)
+        digests = Digests.announced(request.headers)
         folder = self._own / secrets.token_hex(16)
         try:
             folder.mkdir(mode=PRIVATE)
         except OSError as error:
             raise disk_full() from error
         try:
-            with (folder / MEDIA_FILE).open("xb") as file:
+            with FileIO(folder / MEDIA_FILE, "x") as file:
                 sink = Sink(file, max_bytes, permit)
+                chunks = digests.checked(arriving_chunks(request, pace))
                 if kind == "multipart/form-data":
-                    fields = await _read_form(_chunks(request, pace), options, sink)
+                    fields = await _read_form(chunks, options, sink)
                 else:
                     sink.name = name
                     fields = {}
-                    async for chunk in _chunks(request, pace):
+                    async for chunk in chunks:
                         sink.take(chunk)
                         await sink.flush_if_full()
                 await sink.flush()
@@ -200,7 +213,7 @@ def disk_full() -> Problem:
     return Problem("storage_full", "The upload could not be written to disk.")
 
 
-async def _chunks(request: Request, pace: Pace) -> AsyncIterator[bytes]:
+async def arriving_chunks(request: Request, pace: Pace) -> AsyncIterator[bytes]:
     """The body as it arrives, at its pace. Only the client's time counts: a slow disk is no fault of its."""
     stream = request.stream()
     loop = asyncio.get_running_loop()
@@ -226,43 +239,52 @@ async def _chunks(request: Request, pace: Pace) -> AsyncIterator[bytes]:
 class Sink:
     """Counts, hashes and writes what arrives; the last two in a thread, a megabyte at a time."""
 
-    def __init__(self, file: BinaryIO, max_bytes: int, permit: Permit) -> None:
+    def __init__(
+        self,
+        file: FileIO,
+        max_bytes: int,
+        permit: Permit,
+        too_many: Callable[[int], Problem] = too_large,
+    ) -> None:
+        """``too_many`` makes the problem that is raised beyond ``max_bytes``."""
         self._file = file
         self._max_bytes = max_bytes
         self._permit = permit
+        self._too_many = too_many
         self._buffer = bytearray()
         self._hash = sha256()
         self.bytes = 0
         self.name = ""
 
     def take(self, data: bytes) -> None:
-        """Count it. Raises ``Problem`` ``limits_exceeded`` (413), and those of ``Permit.grow``."""
+        """Take a chunk over, which is written with the next flush. Raises ``Problem`` beyond a limit."""
         self.bytes += len(data)
         if self.bytes > self._max_bytes:
-            raise too_large(self._max_bytes)
+            raise self._too_many(self._max_bytes)
         self._permit.grow(self.bytes)
         self._buffer += data
 
     async def flush_if_full(self) -> None:
-        """Write what has come together, if it is worth it. Raises as ``flush``."""
+        """Flush where a megabyte waits."""
         if len(self._buffer) >= BUFFER_BYTES:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what is left. Raises ``Problem`` ``storage_full`` (503)."""
+        """Write what waits. Raises ``Problem`` ``storage_full``."""
         data, self._buffer = bytes(self._buffer), bytearray()
         try:
-            await asyncio.to_thread(self._write, data)
+            await to_the_end(asyncio.to_thread(self._write, data))
         except OSError as error:
             raise disk_full() from error
 
     def _write(self, data: bytes) -> None:
         self._hash.update(data)
-        self._file.write(data)
-        self._file.flush()
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) :]
 
     def digest(self) -> str:
-        """The sha256 of what was written."""
+        """SHA-256 of all that was flushed, in hexadecimal."""
         return self._hash.hexdigest()
 
 

@@ -1,148 +1,95 @@
-"""The store of uploaded videos: one private folder each, with the file and a small record beside it.
-
-Its interface is narrow on purpose: a database takes over when jobs come.
-"""
+"""The store of uploaded videos."""
 
 import asyncio
-import logging
-import re
 import secrets
 import shutil
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from app.problems import Problem
+from app.disconnect import to_the_end
+from app.folders import FolderStore, not_found, sync, write_synced
+from app.room import Room
 from app.schemas import Video, VideoMedia
-from app.uploads import MEDIA_FILE, PRIVATE, Upload, disk_full
+from app.uploads import MEDIA_FILE, Upload, disk_full
 
-__all__ = ["VideoStore"]
-
-logger = logging.getLogger("specsem.app")
+__all__ = ["StoredVideo", "VideoStore"]
 
 RECORD_FILE = "video.json"
-ID_PATTERN = re.compile(r"[0-9a-f]{32}")
 
 
-class VideoStore:
-    """Videos on disk, by an id of 128 random bits. What is here survives a restart."""
+class StoredVideo(Video):
+    """A video as its record has it."""
 
-    def __init__(self, root: Path, *, ttl_s: float, max_bytes: int) -> None:
-        self._root = root
-        self._ttl_s = ttl_s
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        """Stored bytes as this process knows them; set right at each sweep."""
+    tenant: str = ""
 
-    async def open(self) -> None:
-        """Make the folder and sweep it."""
-        await asyncio.to_thread(self._root.mkdir, mode=PRIVATE, parents=True, exist_ok=True)
-        await self.sweep()
 
-    def check_room(self, extra_bytes: int) -> None:
-        """Raises ``Problem`` ``storage_full`` (503) where ``extra_bytes`` more would pass the limit."""
-        if self._bytes + extra_bytes > self._max_bytes:
-            raise Problem(
-                "storage_full",
-                "The store of videos is full; delete some, or wait until old ones expire.",
-                headers={"Retry-After": "60"},
-            )
+class VideoStore(FolderStore[StoredVideo]):
+    """Videos on disk. One rename brings a video in: what is in the store is always whole."""
 
-    async def keep(self, upload: Upload, media: VideoMedia) -> Video:
-        """Move an arrived file into the store. One rename: what is in the store is always whole."""
-        now = datetime.now(UTC)
-        video = Video(
-            id=secrets.token_hex(16),
+    def __init__(self, root: Path, *, ttl_s: float, room: Room) -> None:
+        super().__init__(root, RECORD_FILE, StoredVideo.model_validate_json, ttl_s=ttl_s, room=room)
+        self._coming: set[str] = set()
+
+    async def keep(
+        self, tenant: str, upload: Upload, media: VideoMedia, *, video_id: str | None = None
+    ) -> StoredVideo:
+        """Move an arrived file into the store, under an id of its own or one that was promised.
+
+        It is counted from here on: the caller, who has counted it so far, lets go of its bytes at once.
+        """
+        video = StoredVideo(
+            id=video_id or secrets.token_hex(16),
+            tenant=tenant,
             filename=upload.name,
             bytes=upload.bytes,
             sha256=upload.sha256,
             media=media,
-            created_at=now,
-            expires_at=now + timedelta(seconds=self._ttl_s),
+            created_at=datetime.now(UTC),
+            expires_at=self.expires_at(),
         )
-        self.check_room(upload.bytes)
-        self._bytes += upload.bytes
-        moving = asyncio.ensure_future(asyncio.to_thread(self._move, upload.folder, video))
+        self._coming.add(video.id)
         try:
-            await asyncio.shield(moving)
-        except BaseException as error:
-            # Who leaves now never learns the id. A move under way can't be stopped, so it ends first.
-            await asyncio.wait({moving})
-            await asyncio.to_thread(shutil.rmtree, self._folder(video.id), ignore_errors=True)
-            self._bytes -= upload.bytes
+            await to_the_end(asyncio.to_thread(self._move, upload.folder, video))
+        except (OSError, asyncio.CancelledError) as error:
+            if video_id is None:  # the client never learns it
+                await to_the_end(asyncio.to_thread(shutil.rmtree, self.root / video.id, ignore_errors=True))
             if isinstance(error, OSError):
                 raise disk_full() from error
             raise
+        finally:
+            self._coming.discard(video.id)
+        self.tally.set(video.id, tenant, video.bytes)
         return video
 
-    def _move(self, folder: Path, video: Video) -> None:
-        (folder / RECORD_FILE).write_text(video.model_dump_json(), encoding="utf-8")
-        folder.rename(self._root / video.id)
+    def _move(self, folder: Path, video: StoredVideo) -> None:
+        sync(folder / MEDIA_FILE)
+        write_synced(folder / RECORD_FILE, video.model_dump_json())
+        folder.rename(self.root / video.id)
+        sync(self.root)
 
-    async def get(self, video_id: str) -> tuple[Video, Path]:
+    async def get(self, tenant: str, video_id: str) -> tuple[StoredVideo, Path]:
         """A video's record and the path of its file.
 
         Raises:
-            Problem: ``video_not_found`` (404): no such id, or it has expired.
+            Problem: ``video_not_found`` (404): no such id with this tenant, or it has expired.
         """
-        folder = self._folder(video_id)
-        video = await asyncio.to_thread(_read, folder)
+        video = await self.record(tenant, video_id)
         if video is None or video.expires_at <= datetime.now(UTC):
-            raise _not_found()
-        return video, folder / MEDIA_FILE
+            raise not_found()
+        return video, self.folder(video_id) / MEDIA_FILE
 
-    async def delete(self, video_id: str) -> None:
+    async def delete(self, tenant: str, video_id: str) -> None:
         """Remove a video.
 
         Raises:
             Problem: ``video_not_found`` (404).
         """
-        video, _ = await self.get(video_id)
-        await asyncio.to_thread(shutil.rmtree, self._folder(video_id), ignore_errors=True)
-        self._bytes = max(0, self._bytes - video.bytes)
+        await self.get(tenant, video_id)
+        await to_the_end(asyncio.to_thread(shutil.rmtree, self.folder(video_id), ignore_errors=True))
+        self.tally.drop(video_id)
 
-    async def sweep(self) -> None:
-        """Remove what has expired or can't be read."""
-        self._bytes = await asyncio.to_thread(self._sweep)
+    def _size(self, _folder: Path, record: StoredVideo) -> int:
+        return record.bytes
 
-    def _sweep(self) -> int:
-        now = datetime.now(UTC)
-        kept = 0
-        for folder in self._root.iterdir():
-            if not ID_PATTERN.fullmatch(folder.name):
-                continue  # not ours
-            video = _read(folder)
-            # A record of another version may be unreadable to this one: only its age tells that it may go.
-            expires = video.expires_at if video else self._expiry_by_age(folder)
-            if expires <= now:
-                shutil.rmtree(folder, ignore_errors=True)
-            elif video:
-                kept += video.bytes
-        return kept
-
-    def _expiry_by_age(self, folder: Path) -> datetime:
-        try:
-            made = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
-        except FileNotFoundError:  # deleted a moment ago
-            made = datetime.now(UTC)
-        return made + timedelta(seconds=self._ttl_s)
-
-    def _folder(self, video_id: str) -> Path:
-        if not ID_PATTERN.fullmatch(video_id):
-            raise _not_found()  # never a path of the client's making
-        return self._root / video_id
-
-
-def _read(folder: Path) -> Video | None:
-    try:
-        return Video.model_validate_json((folder / RECORD_FILE).read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError):
-        logger.warning("the record of video %s can't be read", folder.name)
-        return None
-
-
-def _not_found() -> Problem:
-    return Problem("video_not_found", "There is no video with this id; it may have expired or been deleted.")
+    def _is_changing(self, file_id: str) -> bool:
+        return file_id in self._coming

@@ -30,6 +30,7 @@ def blocks(language: str) -> list[str]:
 CONSOLE = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
 SHELL = [line.split("  #")[0].rstrip() for block in blocks("sh") for line in block.splitlines()]
 CURL = [line for line in SHELL if line.startswith("curl ")]
+LIBRARY, RESUMABLE = blocks("python")
 
 
 @pytest.fixture
@@ -122,10 +123,23 @@ def test_http(desk: Path, service: str) -> None:
     assert ready["status"] == "ready"
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_library(code: str, desk: Path, environment: dict[str, str]) -> None:
+def test_resumable(desk: Path, service: str) -> None:
+    code = RESUMABLE.replace("127.0.0.1:8000", service)
+    ran = subprocess.run([sys.executable, "-c", code], cwd=desk, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    path = ran.stdout.strip().removeprefix(f"http://{service}")
+    with urlopen(f"http://{service}{path}") as answer:
+        assert json.load(answer)["bytes"] == (desk / "clip.mp4").stat().st_size
+
+
+def test_library(desk: Path, environment: dict[str, str]) -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", code], cwd=desk, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", LIBRARY],
+        cwd=desk,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ran.returncode == 0, ran.stderr
     verdict, score = ran.stdout.split()

@@ -5,12 +5,14 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import FileIO
 from urllib.parse import unquote
 
 from app.admission import Admission
 from app.jobs.files import JobFiles
 from app.outbound import Answer, Outbound, Target, parse_url
 from app.problems import Problem, too_large
+from app.room import Room
 from app.settings import Settings
 from app.uploads import MEDIA_FILE, Sink, clean_name, disk_full
 
@@ -38,17 +40,16 @@ class Fetcher:
         settings: Settings,
         files: JobFiles,
         *,
-        check_room: Callable[[int], None],
+        room: Room,
         outbound: Outbound | None = None,
     ) -> None:
-        """``check_room`` is told the bytes that arrive in all, and raises where there is no room for them.
-        ``outbound`` is for tests."""
+        """``outbound`` is for tests."""
         self._on = settings.url_fetch
         self._max_bytes = settings.max_upload_bytes
         self._files = files
         self._outbound = outbound or Outbound(settings.fetch_rules)
         # How many fetch at a time is the worker's business; here their bytes are counted together.
-        self._admission = Admission(max_clips=sys.maxsize, max_bytes=sys.maxsize, check_room=check_room)
+        self._admission = Admission(max_clips=sys.maxsize, max_bytes=sys.maxsize, room=room)
 
     def close(self) -> None:
         """Fetch nothing more."""
@@ -69,19 +70,24 @@ class Fetcher:
                 raise
         return target
 
-    async def fetch(self, job_id: str, url: str, tell: Callable[[str, float], None]) -> Fetched:
+    async def fetch(
+        self, job_id: str, url: str, tell: Callable[[str, float], None], *, tenant: str
+    ) -> Fetched:
         """Make what is at an address the file of a job. ``tell`` hears the fraction that has arrived.
 
         Raises:
-            Problem: ``url_refused``, ``not_fetchable``, ``limits_exceeded`` and ``not_a_video``: it won't go
-                better another time; ``fetch_failed`` and ``storage_full``: it may.
+            Problem: ``url_refused``, ``not_fetchable``, ``limits_exceeded``, ``quota_exceeded`` and
+                ``not_a_video``: it won't go better another time; ``fetch_failed``, ``storage_full``: it may.
         """
         self._check_on()
         tell("fetch", 0.0)
         try:
             folder = await asyncio.to_thread(self._files.begin, job_id)
             try:
-                with (folder / MEDIA_FILE).open("xb") as file, self._admission.permit() as permit:
+                with (
+                    FileIO(folder / MEDIA_FILE, "x") as file,
+                    self._admission.permit(tenant=tenant) as permit,
+                ):
                     sink = Sink(file, self._max_bytes, permit)
                     async with self._outbound.open(
                         "GET", parse_url(url), headers=HEADERS, redirects=MAX_REDIRECTS

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from app.folders import sync
 from app.uploads import MEDIA_FILE, PRIVATE
 
 __all__ = ["JobFiles"]
@@ -32,11 +33,11 @@ class JobFiles:
 
     def move_in(self, job_id: str, folder: Path) -> None:
         """Take over the folder of an upload that arrived. Raises ``OSError``."""
-        _sync(folder / MEDIA_FILE)
+        sync(folder / MEDIA_FILE)
         os.utime(folder)  # from now it counts as new: a big upload may have begun an hour ago
-        _sync(folder)
+        sync(folder)
         folder.rename(self._root / job_id)
-        _sync(self._root)
+        sync(self._root)
 
     def link_in(self, job_id: str, path: Path) -> None:
         """Give a job its own name for a stored file: it may be deleted from the store meanwhile.
@@ -94,12 +95,3 @@ def _written_at(path: Path) -> float:
         return path.stat().st_mtime
     except FileNotFoundError:
         return 0.0
-
-
-def _sync(path: Path) -> None:
-    """Onto the disk itself: a file's bytes, or a folder's names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,6 +23,7 @@ from app.jobs.store import Finished, JobStore, KeyTaken, NewJob, Progress
 from app.jobs.table import JobRow, Status
 from app.outbound import Outbound
 from app.problems import Problem
+from app.room import Room
 from app.schemas import Video
 from app.settings import Settings
 from app.uploads import Upload, disk_full
@@ -67,13 +68,18 @@ class Jobs:
         self._settings = settings
         self._engine = engine
         self._files = JobFiles(settings.data_dir / "jobs")
-        self._fetcher = Fetcher(settings, self._files, check_room=self._check_room, outbound=outbound)
+        room = Room(
+            max_bytes=settings.max_stored_bytes,
+            max_tenant_bytes=settings.max_tenant_bytes,
+            elsewhere=lambda: self.media_bytes,
+        )
+        self._fetcher = Fetcher(settings, self._files, room=room, outbound=outbound)
         self._threads = ThreadPoolExecutor(DB_THREADS, thread_name_prefix="specsem-jobs")
         self._opened: JobStore | None = None
+        self.media_bytes: dict[str, int] = {}
+        """Bytes of all media of jobs, by tenant, as this process last heard."""
         self.database: Database
         """Its database, once it is open."""
-        self.media_bytes = 0
-        """Bytes of all media of jobs, as this process last heard."""
         self.working: dict[str, asyncio.Task[None]] = {}
         """What a worker in this process is at, by job."""
         self.stopping = False
@@ -207,7 +213,7 @@ class Jobs:
         """
         assert job.url is not None  # noqa: S101 - a job without a file has an address
         url = job.url if job.url_query is None else f"{job.url}?{job.url_query}"
-        fetched = await self._fetcher.fetch(job.id, url, tell)
+        fetched = await self._fetcher.fetch(job.id, url, tell, tenant=job.tenant)
         noted = await self._run(self._store.note_media, job, size=fetched.bytes, sha256=fetched.sha256)
         return fetched if noted else None
 
@@ -285,10 +291,6 @@ class Jobs:
 
     async def _run(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: call(*args, **kwargs))
-
-    def _check_room(self, arriving: int) -> None:
-        if self.media_bytes + arriving > self._settings.max_stored_bytes:
-            raise Problem("storage_full", "The store is full: there is no room for the file of this address.")
 
     def _new(
         self,

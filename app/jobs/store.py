@@ -305,11 +305,12 @@ class JobStore:
         with self._session(self._engine) as session:
             return set(session.execute(select(JobRow.id).where(JobRow.id.in_(ids), _needs_media())).scalars())
 
-    def media_bytes(self) -> int:
-        """Bytes of all files that are still needed."""
+    def media_bytes(self) -> dict[str, int]:
+        """Bytes of all files that are still needed, by tenant."""
         with self._session(self._engine) as session:
-            total = session.execute(select(func.sum(JobRow.bytes)).where(_needs_media())).scalar_one()
-            return int(total or 0)
+            # None: all that is there is still to be fetched.
+            sums = select(JobRow.tenant, func.sum(JobRow.bytes)).where(_needs_media()).group_by(JobRow.tenant)
+            return {tenant: int(total or 0) for tenant, total in session.execute(sums)}
 
     # -- how ------------------------------------------------------------------------------------------------
 

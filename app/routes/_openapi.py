@@ -8,7 +8,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from app.problems import CODES, MEDIA_TYPE
 from app.schemas import ProblemDocument
 
-__all__ = ["KEYED", "file_body", "problems"]
+__all__ = ["KEYED", "answered_headers", "file_body", "problems", "sent_headers"]
 
 KEYED = [
     Security(HTTPBearer(scheme_name="Bearer", auto_error=False)),
@@ -73,3 +73,28 @@ def file_body(*, with_json: dict[str, Any] | None = None, thorough: bool = False
     if with_json is not None:
         content["application/json"] = {"schema": with_json}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def sent_headers(**descriptions: str) -> dict[str, Any]:
+    """``openapi_extra`` of a route that reads these headers itself; underscores stand for hyphens."""
+    return {
+        "parameters": [
+            {
+                "name": name.replace("_", "-"),
+                "in": "header",
+                "required": False,
+                "schema": {"type": "string"},
+                "description": description,
+            }
+            for name, description in descriptions.items()
+        ]
+    }
+
+
+def answered_headers(status: int, summary: str, **descriptions: str) -> dict[int | str, dict[str, Any]]:
+    """The ``responses`` of a route that answers with these headers; underscores stand for hyphens."""
+    headers = {
+        name.replace("_", "-"): {"description": description, "schema": {"type": "string"}}
+        for name, description in descriptions.items()
+    }
+    return {status: {"description": summary, "headers": headers}}

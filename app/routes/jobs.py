@@ -20,7 +20,7 @@ from app.jobs.table import JobRow, Status
 from app.problems import Problem
 from app.routes._openapi import KEYED, file_body, problems
 from app.routes._requests import IdempotencyKey, Preferences, Prefers, Thorough, flag, read_json, wants_fresh
-from app.routes.videos import UPLOAD, FileName, arriving
+from app.routes.videos import STORED, UPLOAD, FileName, arriving, stored
 from app.schemas import Job, JobLinks, JobList, JobProgress, NamedVideo
 from app.services import Services, Tenant
 from app.uploads import content_type
@@ -44,7 +44,7 @@ OVER = frozenset({"done", "failed", "expired"})
     status_code=202,
     summary="Submit a job",
     response_model=Job,
-    responses=problems("url_invalid", "url_refused", "video_not_found", "invalid_request", *UPLOAD, *SUBMIT),
+    responses=problems("url_invalid", "url_refused", "invalid_request", *STORED, *UPLOAD, *SUBMIT),
     openapi_extra=file_body(with_json=NamedVideo.model_json_schema(), thorough=True),
 )
 async def submit(
@@ -74,9 +74,9 @@ async def submit(
         if asked.url is not None:
             return accepted(await parts.jobs.submit_url(asked.url, order), prefers)
         assert asked.video is not None  # noqa: S101 - the model wants one of the two
-        video, path = await parts.videos.get(asked.video)
+        video, path = await stored(parts, tenant, asked.video)
         return accepted(await parts.jobs.submit_video(video, path, order), prefers)
-    async with arriving(request, parts, filename) as upload:
+    async with arriving(request, parts, tenant, filename) as (upload, _):
         if flag(upload.fields, "thorough"):
             order = order.thoroughly()
         return accepted(await parts.jobs.submit_upload(upload, order), prefers)

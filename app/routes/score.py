@@ -10,7 +10,7 @@ from app.problems import Problem
 from app.routes._openapi import KEYED, file_body, problems
 from app.routes._requests import IdempotencyKey, Preferences, Prefers, Thorough, flag, read_json, wants_fresh
 from app.routes.jobs import SUBMIT, accepted
-from app.routes.videos import BAD_FILE, UPLOAD, FileName, arriving
+from app.routes.videos import BAD_FILE, STORED, UPLOAD, FileName, arriving, stored
 from app.schemas import Job, NamedVideo
 from app.services import Parts, Services, Tenant
 from app.uploads import Upload, content_type
@@ -35,7 +35,7 @@ BECAME_A_JOB: dict[int | str, dict[str, Any]] = {
     summary="Score a video",
     response_model=ScoredFile,
     responses=BECAME_A_JOB
-    | problems("url_refused", "video_not_found", "invalid_request", *UPLOAD, *BAD_FILE, *SUBMIT, "not_ready"),
+    | problems("url_refused", "invalid_request", *STORED, *UPLOAD, *BAD_FILE, *SUBMIT, "not_ready"),
     openapi_extra=file_body(with_json=NamedVideo.model_json_schema(), thorough=True),
 )
 async def score(
@@ -60,7 +60,7 @@ async def score(
     order = Order(tenant, thorough, idempotency_key, fresh=wants_fresh(request))
     if content_type(request)[0] == "application/json":
         return await _score_stored(request, parts, order, prefers)
-    async with arriving(request, parts, filename) as upload:
+    async with arriving(request, parts, tenant, filename) as (upload, _):
         if flag(upload.fields, "thorough"):
             order = order.thoroughly()
         if prefers.respond_async or await _is_long(request, parts, prefers, upload):
@@ -87,11 +87,11 @@ async def _score_stored(
         raise Problem("url_refused", "An address is fetched by a job: send it to POST /v1/jobs.")
     if asked.thorough:
         order = order.thoroughly()
-    video, path = await parts.videos.get(asked.video)
+    video, path = await stored(parts, order.tenant, asked.video)
     is_long = video.media.duration_s > parts.settings.long_video_s
     if prefers.respond_async or (is_long and not prefers.wait):
         return accepted(await parts.jobs.submit_video(video, path, order), prefers)
-    with parts.admission.permit():
+    with parts.admission.permit(tenant=order.tenant):
         work = parts.scoring.score(path, name=video.filename, sha256=video.sha256, thorough=order.thorough)
         try:
             return await unless_gone(request, work)

@@ -88,7 +88,8 @@ class Decoder:
 
     def _read(self, path: Path, cancel: threading.Event | None) -> float:
         try:
-            text = path.read_bytes()[:200].decode("latin-1")
+            with path.open("rb") as file:
+                text = file.read(200).decode("latin-1")
         except FileNotFoundError:
             raise NotFound("There is no such file.") from None
         self.started.set()

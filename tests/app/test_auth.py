@@ -75,7 +75,7 @@ def test_a_scope_opens_its_routes_and_no_other(scope: KeyScope, tmp_path: Path, 
             for method, scopes in methods.items():
                 answer = client.request(method, path.format(id="0" * 32), headers=key)
                 assert (answer.status_code == 403) == (scope not in scopes), (method, path)
-                if answer.status_code == 403:
+                if answer.status_code == 403 and answer.content:  # not for HEAD
                     check_problem(answer, 403, "forbidden")
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 from app.jobs.service import ORPHAN_S, Order
 from app.jobs.table import JobRow
 from app.problems import Problem
+from app.room import Room
 from app.schemas import VideoMedia
 from app.videos import VideoStore
 
@@ -35,7 +36,7 @@ def test_the_file_is_there_before_the_row(tmp_path: Path, monkeypatch: pytest.Mo
 
             monkeypatch.setattr(home.jobs._store, "add", checked)
             job = await home.submit(b"SCORE:0.5")
-            assert (job.status, len(job.id), home.jobs.media_bytes) == ("queued", 32, 9)
+            assert (job.status, len(job.id), home.jobs.media_bytes) == ("queued", 32, {"": 9})
 
     asyncio.run(scenario())
 
@@ -108,13 +109,13 @@ def test_who_leaves_while_it_is_stored_finds_it_by_the_key(
 def test_a_stored_video_is_the_job_s_own(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with house(tmp_path / "data", slots=0) as home:
-            store = VideoStore(home.settings.data_dir / "videos", ttl_s=60, max_bytes=1000)
+            store = VideoStore(home.settings.data_dir / "videos", ttl_s=60, room=Room())
             await store.open()
             media = VideoMedia(container="mp4", codec="h264", width=1, height=1, fps=None, duration_s=1.0)
-            video = await store.keep(home.upload(b"SCORE:0.7"), media)
-            found, path = await store.get(video.id)
+            video = await store.keep("", home.upload(b"SCORE:0.7"), media)
+            found, path = await store.get("", video.id)
             job = await home.jobs.submit_video(found, path, Order("", False))
-            await store.delete(video.id)
+            await store.delete("", video.id)
             assert home.jobs.path(job).read_bytes() == b"SCORE:0.7"
             with pytest.raises(Problem, match="video_not_found"):
                 await home.jobs.submit_video(found, path, Order("", False))

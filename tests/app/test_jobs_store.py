@@ -212,5 +212,5 @@ def test_whose_media_are_needed(store: JobStore) -> None:
     claimed(store)
     ids = [job(number).id for number in range(5)]
     assert store.in_need_of_media(ids) == {job(1).id, job(2).id, job(3).id}
-    assert store.media_bytes() == 30
+    assert store.media_bytes() == {"": 30}
     assert store.queued() == 1
