@@ -89,6 +89,7 @@ async def create(request: Request, parts: Services, tenant: Tenant) -> Response:
 @router.head(
     "/{video_id}",
     summary="How far an upload is",
+    response_class=Response,  # headers alone
     responses=answered_headers(
         200,
         "How far it is.",

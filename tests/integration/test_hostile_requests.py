@@ -19,7 +19,7 @@ import pytest
 from serving import DOUBLES, Server, chunk, serving, until
 
 LIMIT = 200_000
-PER_ADDRESS = 40
+PER_ADDRESS = 64
 MIB = 2**20
 FORM = "Content-Type: multipart/form-data; boundary=b"
 CHUNKED = "Transfer-Encoding: chunked"

@@ -11,6 +11,11 @@ SEED = 1
 KEY = "0123456789abcdef0123456789abcdef"
 MUCH = "1000000/minute"
 EXAMPLES = 12
+CONFIGURATION = """
+[checks.negative_data_rejection]
+expected-statuses = ["400", "401", "403", "404", "405", "408", "409", "412", "413", "415", "422", "429"]
+"""
+"""With 412, which tus wants for another version of it."""
 NOT_TO_BE_SAID_IN_A_SCHEMA = "positive_data_acceptance"
 """That a file is a video, and whether an Idempotency-Key was used before."""
 
@@ -26,11 +31,13 @@ def test_the_service_keeps_to_its_document(tmp_path: Path) -> None:
     }
     with serving(DOUBLES, tmp_path / "data", **settings) as server:
         server.wait_ready()
+        (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
         report = subprocess.run(
             [
                 str(Path(sys.executable).with_name("schemathesis")),
                 "run",
                 f"{server.url}/openapi.json",
+                "--exclude-method=PATCH",  # of a type that it can't write: a tus client tests it
                 f"--header=Authorization: Bearer {KEY}",
                 f"--seed={SEED}",
                 f"--max-examples={EXAMPLES}",
@@ -47,6 +54,7 @@ def test_the_service_keeps_to_its_document(tmp_path: Path) -> None:
         )
         assert report.returncode == 0, report.stdout[-8000:]
         paths = httpx.get(f"{server.url}/openapi.json").json()["paths"]
-        assert f"Tested: {sum(map(len, paths.values()))}\n" in report.stdout
+        methods = [method for path in paths.values() for method in path if method != "patch"]
+        assert f"Tested: {len(methods)}\n" in report.stdout
         assert server.uploads() == []
         assert "Traceback" not in server.log.read_text(), server.log.read_text()
