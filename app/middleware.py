@@ -1,13 +1,13 @@
 """What surrounds a request, in plain ASGI: one ``@app.middleware("http")`` would hide ``http.disconnect``.
 
-From the outside in: ``Shield`` (headers, and no stack trace ever leaves), ``Lingering`` (a refusal
-reaches the client though its upload is still on the way), ``AccessGuard`` (who may ask).
+From the outside in: ``app.observability.requests`` (ids and logs), ``Shield`` (headers, and no stack trace
+ever leaves), ``Lingering`` (a refusal reaches the client though its upload is still on the way),
+``AccessGuard`` (who may ask).
 """
 
 import asyncio
 import hmac
 import logging
-import secrets
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.observability.requests import request_id
 from app.problems import Problem, ProblemResponse
 from app.settings import is_loopback_address, is_loopback_name
 
@@ -44,7 +45,7 @@ KEYLESS_PATHS = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz"}
 
 
 class Shield:
-    """Security headers and a request id on every answer; an unforeseen error is a bare 500 with that id."""
+    """Security headers on every answer; an unforeseen error is a bare 500 with the request's id."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -53,7 +54,6 @@ class Shield:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = secrets.token_hex(8)
         started = False
 
         async def guarded_send(message: Message) -> None:
@@ -67,7 +67,6 @@ class Shield:
                 headers.setdefault(
                     "Cache-Control", "no-store" if _route_path(scope).startswith("/v1/") else "no-cache"
                 )
-                headers["X-Request-Id"] = request_id
             await send(message)
 
         try:
@@ -80,14 +79,16 @@ class Shield:
                 )
         except Exception:
             # The path is the client's text: repr keeps control characters out of the log.
-            logger.exception("request %s failed: %s %r", request_id, scope["method"], scope["path"][:200])
+            logger.exception(
+                "request %s failed: %s %r", request_id(scope), scope["method"], scope["path"][:200]
+            )
             if started:
                 raise  # too late for another answer: the server cuts the connection
             problem = Problem(
                 "internal_error",
                 "The request failed on our side. The log has more under this id.",
-                instance=f"urn:request:{request_id}",
-                id=request_id,
+                instance=f"urn:request:{request_id(scope)}",
+                id=request_id(scope),
             )
             await ProblemResponse(problem)(scope, receive, guarded_send)
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from specsem.result import ErrorBody, Threshold
+from specsem.result import ErrorBody, Model, Threshold
 
 __all__ = [
     "Health",
@@ -21,6 +21,7 @@ __all__ = [
     "Readiness",
     "ScoreVideo",
     "SubmitJob",
+    "Version",
     "Video",
     "VideoMedia",
 ]
@@ -177,6 +178,14 @@ class Readiness(_Record):
     model: str
     device: str
     warm_up_ms: float
+
+
+class Version(_Record):
+    """What software answers, and with which model."""
+
+    version: str
+    commit: str | None = Field(description="Of the software, where it is known.")
+    model: Model | None = Field(description="The model in use; null until it is loaded.")
 
 
 class ProblemDocument(BaseModel):

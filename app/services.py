@@ -8,35 +8,50 @@ from fastapi import Depends, Request
 from app.admission import Admission
 from app.engines import Engine
 from app.jobs.service import Jobs
+from app.observability.telemetry import Telemetry
 from app.scoring import Scoring
 from app.settings import Settings
 from app.uploads import Inbox
 from app.videos import VideoStore
 
-__all__ = ["Parts", "Services", "Tenant"]
+__all__ = ["Parts", "Running", "Services", "Tenant", "Works"]
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """Everything that a route may need."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Works:
+    """What every process of ours has, the service and a worker beside it."""
 
     settings: Settings
     engine: Engine
     scoring: Scoring
+    jobs: Jobs
+    telemetry: Telemetry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts(Works):
+    """Everything that a route may need."""
+
     admission: Admission
     inbox: Inbox
     videos: VideoStore
-    jobs: Jobs
     needs_key: bool
 
 
-def _parts(request: Request) -> Parts:
-    parts = request.app.state.parts
-    if not isinstance(parts, Parts):
+def _works(request: Request) -> Works:
+    works = request.app.state.parts
+    if not isinstance(works, Works):
         raise TypeError("the application was not started")
-    return parts
+    return works
 
 
+def _parts(works: Annotated[Works, Depends(_works)]) -> Parts:
+    if not isinstance(works, Parts):
+        raise TypeError("this process takes no videos")
+    return works
+
+
+Running = Annotated[Works, Depends(_works)]
 Services = Annotated[Parts, Depends(_parts)]
 
 

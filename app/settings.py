@@ -5,7 +5,7 @@ Lists are written with commas: ``SPECSEM_ALLOWED_HOSTS=specsem.example.org,10.0.
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from platformdirs import user_data_path
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
@@ -48,7 +48,32 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = Field(
         None, description="File of further keys, one a line; # begins a comment."
     )
-    access_log: bool = Field(True, description="One line a request on standard error.")
+
+    # What it tells of itself.
+    access_log: bool = Field(
+        True, description="One line a request; probes that are answered well only at level debug."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Log lines for people, or one JSON object a line. Both on standard error."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least important lines that are written."
+    )
+    otel: bool = Field(
+        False,
+        description="OpenTelemetry traces by OTLP over HTTP. Needs the extra `otel`; `OTEL_*` variables say "
+        "where they go.",
+    )
+    worker_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Loopback port where `specsem worker` answers /metrics, /healthz, /readyz and /version; "
+        "0 takes a free one. Without it, it listens nowhere.",
+    )
+    commit: str | None = Field(
+        None, description="Commit that /version names; without it, that of the checkout or the install."
+    )
 
     # What it runs.
     data_dir: Path = Field(
@@ -63,6 +88,9 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(4 * GIB, gt=0, description="Largest video accepted, in bytes.")
     max_stored_bytes: int = Field(
         20 * GIB, gt=0, description="All stored and arriving videos together, in bytes."
+    )
+    min_free_bytes: int = Field(
+        GIB // 2, ge=0, description="Unready while the disk of the data folder has less room, in bytes."
     )
     upload_ttl_s: float = Field(
         24 * 3600.0, gt=0, description="A stored video is removed after so many seconds."

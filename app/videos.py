@@ -35,6 +35,11 @@ class VideoStore:
         self._bytes = 0
         """Stored bytes as this process knows them; set right at each sweep."""
 
+    @property
+    def bytes(self) -> int:
+        """Stored bytes, as this process knows them."""
+        return self._bytes
+
     async def open(self) -> None:
         """Make the folder and sweep it."""
         await asyncio.to_thread(self._root.mkdir, mode=PRIVATE, parents=True, exist_ok=True)
