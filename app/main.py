@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
+from fastapi.telemetry import TelemetryConfig
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -47,6 +48,13 @@ logger = logging.getLogger("specsem.app")
 
 SWEEP_S = 300.0
 H11_MAX_HEADER_BYTES = 32 * 1024
+NO_SPANS_OF_FASTAPI: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
+"""Its own would tell paths, queries and messages of exceptions. Ours are in app.observability."""
 
 DESCRIPTION = """Tells AI-generated video from camera video: a calibrated verdict with its time line.
 
@@ -82,6 +90,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,  # ours is at /docs, without a CDN
         redoc_url=None,
+        telemetry=NO_SPANS_OF_FASTAPI,
     )
     app.state.model_failed = _stay_unready
     for routes in (score, videos, jobs, models, health, pages):
@@ -179,7 +188,8 @@ async def _working(
         telemetry=telemetry,
     )
     telemetry.metrics.build(__version__, settings.commit or built_from())
-    telemetry.metrics.watch(settings, engine, jobs)
+    works = Works(settings=settings, engine=engine, scoring=scoring, jobs=jobs, telemetry=telemetry)
+    telemetry.metrics.watch(works)
     background = [
         asyncio.create_task(_start(engine, model_failed, telemetry)),
         asyncio.create_task(jobs.keep_house()),
@@ -187,7 +197,7 @@ async def _working(
     worker = Worker(jobs, scoring, engine, settings, slots=slots, telemetry=telemetry)
     working = asyncio.create_task(worker.run()) if slots else None
     try:
-        yield Works(settings=settings, engine=engine, scoring=scoring, jobs=jobs, telemetry=telemetry)
+        yield works
     finally:
         jobs.stop()
         if working is not None:
@@ -392,7 +402,7 @@ async def _answering(works: Works) -> AsyncIterator[None]:
     if settings.worker_port is None:
         yield
         return
-    app = FastAPI(openapi_url=None)
+    app = FastAPI(openapi_url=None, telemetry=NO_SPANS_OF_FASTAPI)
     app.state.parts = works
     app.include_router(health.router)
     _answer_errors(app)

@@ -9,6 +9,7 @@ from app.admission import Admission
 from app.engines import Engine
 from app.jobs.service import Jobs
 from app.observability.telemetry import Telemetry
+from app.problems import Problem
 from app.scoring import Scoring
 from app.settings import Settings
 from app.uploads import Inbox
@@ -26,6 +27,25 @@ class Works:
     scoring: Scoring
     jobs: Jobs
     telemetry: Telemetry
+
+    def check_ready(self) -> None:
+        """Raises ``Problem`` ``not_ready`` (503), which says why it should be sent no work."""
+        if self.jobs.stopping:
+            raise Problem("not_ready", "The service is stopping.")
+        self.engine.check_ready()
+        if self.jobs.database_away:
+            raise Problem("not_ready", "The database of jobs can't be reached.")
+        if self.jobs.house.disk_free_bytes < self.settings.min_free_bytes:
+            raise Problem("not_ready", "The disk of the data folder is nearly full.")
+
+    @property
+    def ready(self) -> bool:
+        """Whether it may be sent work."""
+        try:
+            self.check_ready()
+        except Problem:
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

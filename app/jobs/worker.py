@@ -139,7 +139,7 @@ class Worker:
                 await self._settle(job, scoring)
             else:
                 logger.warning("the job was deleted or is another worker's now")
-                self._telemetry.metrics.attempt("lost")
+                self._tell(job, "lost")
         except asyncio.CancelledError:
             scoring.cancel()
             await asyncio.gather(scoring, return_exceptions=True)
@@ -221,8 +221,12 @@ class Worker:
         if not held:
             logger.warning("the job was finished elsewhere or deleted; this answer is dropped")
         outcome: Outcome = "lost" if not held else "failed" if finished.result is None else "done"
-        self._telemetry.metrics.attempt(outcome)
+        self._tell(job, outcome)
 
     async def _hand_back(self, job: JobRow, *, after_s: float = 0.0, counts: bool = False) -> None:
         held = await self._jobs.hand_back(job, after_s=after_s, counts=counts)
-        self._telemetry.metrics.attempt("lost" if not held else "retried" if counts else "handed_back")
+        self._tell(job, "lost" if not held else "retried" if counts else "handed_back")
+
+    def _tell(self, job: JobRow, outcome: Outcome) -> None:
+        self._telemetry.metrics.attempt(outcome)
+        logger.info("attempt %d: %s", job.attempts, outcome)

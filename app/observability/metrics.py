@@ -4,12 +4,14 @@ No label takes a value that a client chose: routes are templates, codes are thos
 what is unknown shares one value. So the number of series is fixed, whatever is sent.
 """
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client import disable_created_metrics as _without_created
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics import MetricWrapperBase
 
 from app.problems import CODES
 from specsem.media import Death
@@ -21,10 +23,10 @@ if TYPE_CHECKING:
     from app.engines import Engine
     from app.jobs.service import Jobs
     from app.jobs.table import Status
-    from app.settings import Settings
+    from app.services import Works
     from app.videos import VideoStore
 
-__all__ = ["LANES", "Metrics", "Outcome", "Release", "Stage"]
+__all__ = ["Described", "Metrics", "Outcome", "Release", "Stage"]
 
 Stage = Literal["receive", "decoder_queue", "decode", "scan", "queue", "forward", "total"]
 Release = Literal["full", "queue_empty", "shape"]
@@ -40,7 +42,19 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 CLIPS = (1, 2, 4, 8, 16, 32, 64)
 SCORES = tuple(round(step * 0.05, 2) for step in range(1, 21))
 
+Made = TypeVar("Made", bound=MetricWrapperBase)
+
 _without_created()  # type: ignore[no-untyped-call]  # a second series beside each counter, which no query here needs
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a metric is, for those who read of it."""
+
+    name: str
+    kind: str
+    labels: list[str]
+    text: str
 
 
 class Metrics:
@@ -49,88 +63,109 @@ class Metrics:
     def __init__(self, policy: str = "default") -> None:
         """``policy`` is the one that verdicts are given by."""
         self.registry = CollectorRegistry()
+        self.described: list[Described] = []
         ProcessCollector(registry=self.registry)
 
         # Requests.
-        self._requests = self._counter(
-            "http_requests", "Answers by route template, method and class of status.", "route method status"
+        self._requests = self._made(
+            Counter,
+            "http_requests",
+            "Answers by route template, method and class of status.",
+            "route method status",
         )
-        self._request_seconds = self._histogram(
+        self._request_seconds = self._made(
+            Histogram,
             "http_request_duration_seconds",
             "From the first byte of a request to the last of its answer; event streams too.",
-            SECONDS,
             "route",
+            buckets=SECONDS,
         )
-        self._refusals = self._counter(
-            "refusals", "Problem documents by their code.", "code", values=[[code] for code in CODES]
-        )
+        refusals = self._made(Counter, "refusals", "Problem documents by their code.", "code")
+        self._refusals = {code: refusals.labels(code) for code in CODES}
 
         # A video's way.
-        stages = self._histogram(
+        stages = self._made(
+            Histogram,
             "stage_duration_seconds",
             "Time of a video in a stage that it got through: receive (upload), decoder_queue (waits for a "
-            "decoder), decode, scan (thorough: decodes and scores in turn), queue (waits for the model), forward, total "
-            "(all but receive).",
-            SECONDS,
+            "decoder), decode, scan (thorough: decodes and scores in turn), queue (waits for the model), "
+            "forward, total (all but receive).",
             "stage lane",
+            buckets=SECONDS,
         )
         self._stages = {
             (stage, lane): stages.labels(stage, lane) for stage in get_args(Stage) for lane in LANES
         }
-        deaths = self._counter("decoder_deaths", "Decoder processes that a file cost, by cause.", "cause")
+        deaths = self._made(
+            Counter, "decoder_deaths", "Decoder processes that a file cost, by cause.", "cause"
+        )
         self._deaths = {cause: deaths.labels(cause) for cause in get_args(Death)}
-        verdicts = self._counter("verdicts", "Verdicts given, jobs' included.", "verdict policy")
+        verdicts = self._made(Counter, "verdicts", "Verdicts given, jobs' included.", "verdict policy")
         self._verdicts = {verdict: verdicts.labels(verdict, policy) for verdict in get_args(Verdict)}
-        self._scores = self._histogram("score", "Scores given: watch their distribution for drift.", SCORES)
+        self._scores = self._made(
+            Histogram, "score", "Scores given: watch their distribution for drift.", buckets=SCORES
+        )
 
         # The batcher.
-        self._batch_clips = self._histogram("batch_clips", "Clips in one forward pass.", CLIPS)
-        releases = self._counter(
+        self._batch_clips = self._made(Histogram, "batch_clips", "Clips in one forward pass.", buckets=CLIPS)
+        releases = self._made(
+            Counter,
             "batch_releases",
             "Why a batch grew no more: full, queue_empty (nobody else waited), shape (the next one differs).",
             "reason",
         )
         self._releases = {reason: releases.labels(reason) for reason in get_args(Release)}
-        self.batch_failures = self._counter(
-            "batch_failures", "Forward passes that raised; their clips ran again one by one."
+        self.batch_failures = self._made(
+            Counter, "batch_failures", "Forward passes that raised; their clips ran again one by one."
         )
-        self._queue_clips = self._gauge("queue_clips", "Clips that wait for the model.", "lane")
-        self._queue_age = self._gauge(
-            "queue_oldest_age_seconds", "How long the first in line has waited.", "lane"
+        self._queue_clips = self._made(Gauge, "queue_clips", "Clips that wait for the model.", "lane")
+        self._queue_age = self._made(
+            Gauge, "queue_oldest_age_seconds", "How long the first in line has waited.", "lane"
         )
-        self._forward_age = self._gauge("forward_age_seconds", "How long the forward under way has taken.")
+        self._forward_age = self._made(
+            Gauge, "forward_age_seconds", "How long the forward under way has taken."
+        )
 
         # Jobs.
-        self._jobs = self._gauge(
-            "jobs", "Jobs in the database by state, counted every 15 s; each process says the same.", "status"
+        self._jobs = self._made(
+            Gauge,
+            "jobs",
+            "Jobs in the database by state, counted every 15 s; each process says the same.",
+            "status",
         )
-        self._jobs_age = self._gauge(
-            "jobs_oldest_queued_age_seconds", "How long the job that waits longest has waited."
+        self._jobs_age = self._made(
+            Gauge, "jobs_oldest_queued_age_seconds", "How long the job that waits longest has waited."
         )
-        outcomes = self._counter(
+        outcomes = self._made(
+            Counter,
             "job_attempts",
             "Attempts that ended here: done, failed (the file's fault, or the last attempt), retried (ours), "
             "handed_back (a stop), lost (the lease went to another, or the job was deleted).",
             "outcome",
         )
         self._outcomes = {outcome: outcomes.labels(outcome) for outcome in get_args(Outcome)}
-        self.jobs_given_up = self._counter(
-            "jobs_given_up", "Jobs failed because they ended their worker too often."
+        self.jobs_given_up = self._made(
+            Counter, "jobs_given_up", "Jobs failed because they ended their worker too often."
         )
 
         # How it stands.
-        self._ready = self._gauge("ready", "1 once the model can score, else 0.")
-        self._database_up = self._gauge("database_up", "1 while the database of jobs answers, else 0.")
-        self._admission = self._gauge(
-            "admission_used_ratio", "Share of the permits in use; at 1 requests are refused as busy.", "limit"
+        self._ready = self._made(Gauge, "ready", "1 while /readyz says so, else 0.")
+        self._database_up = self._made(Gauge, "database_up", "1 while the database of jobs answers, else 0.")
+        self._admission = self._made(
+            Gauge,
+            "admission_used_ratio",
+            "Share of the permits in use; at 1 requests are refused as busy.",
+            "limit",
         )
-        self._store_bytes = self._gauge("store_bytes", "Bytes of kept media.", "kind")
-        self._store_limit = self._gauge("store_limit_bytes", "SPECSEM_MAX_STORED_BYTES.")
-        self._disk_free = self._gauge(
-            "disk_free_bytes", "Free bytes where the data folder is, looked up every 15 s."
+        self._store_bytes = self._made(Gauge, "store_bytes", "Bytes of kept media.", "kind")
+        self._store_limit = self._made(Gauge, "store_limit_bytes", "SPECSEM_MAX_STORED_BYTES.")
+        self._disk_free = self._made(
+            Gauge, "disk_free_bytes", "Free bytes where the data folder is, looked up every 15 s."
         )
-        self._model = self._gauge("model_info", "1: the model in use.", "name version sha256 device policy")
-        self._build = self._gauge("build_info", "1: the software.", "version commit")
+        self._model = self._made(
+            Gauge, "model_info", "1: the model in use.", "name version sha256 device policy"
+        )
+        self._build = self._made(Gauge, "build_info", "1: the software.", "version commit")
         self._policy = policy
 
     # -- counting -------------------------------------------------------------------------------------------
@@ -141,7 +176,7 @@ class Metrics:
         self._requests.labels(route, known_method, STATUS_CLASSES.get(status // 100, "none")).inc()
         self._request_seconds.labels(route).observe(seconds)
         if code is not None:
-            self._refusals.labels(code).inc()
+            self._refusals[code].inc()
 
     def stage(self, stage: Stage, seconds: float, lane: "Lane") -> None:
         """A video was so long in a stage."""
@@ -176,20 +211,21 @@ class Metrics:
         record = engine.record
         self._model.labels(record.name, record.version, record.sha256, engine.device, self._policy).set(1)
 
-    def watch(self, settings: "Settings", engine: "Engine", jobs: "Jobs") -> None:
+    def watch(self, works: "Works") -> None:
         """Look at what works."""
+        engine, jobs = works.engine, works.jobs
         for lane in LANES:
             self._queue_clips.labels(lane).set_function(_of_lane(engine, lane, "clips"))
             self._queue_age.labels(lane).set_function(_of_lane(engine, lane, "oldest_s"))
         self._forward_age.set_function(lambda: engine.liveness().forward_s)
-        self._ready.set_function(lambda: engine.ready)
+        self._ready.set_function(lambda: works.ready)
         for status in JOB_STATES:
             self._jobs.labels(status).set_function(_of_status(jobs, status))
         self._jobs_age.set_function(lambda: jobs.house.oldest_queued_s)
         self._database_up.set_function(lambda: not jobs.database_away)
         self._disk_free.set_function(lambda: jobs.house.disk_free_bytes)
         self._store_bytes.labels("jobs").set_function(lambda: jobs.media_bytes)
-        self._store_limit.set(settings.max_stored_bytes)
+        self._store_limit.set(works.settings.max_stored_bytes)
 
     def watch_intake(self, admission: "Admission", store: "VideoStore") -> None:
         """Look at what comes in; a worker has none of it."""
@@ -204,22 +240,13 @@ class Metrics:
 
     # -- how ------------------------------------------------------------------------------------------------
 
-    def _counter(
-        self, name: str, text: str, labels: str = "", values: Sequence[Sequence[str]] = ()
-    ) -> Counter:
-        """``values``: label values that are there from the start, at 0."""
-        counter = Counter(name, text, labels.split(), namespace="specsem", registry=self.registry)
-        for value in values:
-            counter.labels(*value)
-        return counter
-
-    def _gauge(self, name: str, text: str, labels: str = "") -> Gauge:
-        return Gauge(name, text, labels.split(), namespace="specsem", registry=self.registry)
-
-    def _histogram(self, name: str, text: str, buckets: Sequence[float], labels: str = "") -> Histogram:
-        return Histogram(
-            name, text, labels.split(), namespace="specsem", registry=self.registry, buckets=buckets
+    def _made(self, kind: type[Made], name: str, text: str, labels: str = "", **more: Any) -> Made:
+        """One metric, with its labels in one text."""
+        ending = "_total" if kind is Counter else ""
+        self.described.append(
+            Described(f"specsem_{name}{ending}", kind.__name__.lower(), labels.split(), text)
         )
+        return kind(name, text, labels.split(), namespace="specsem", registry=self.registry, **more)
 
 
 def _of_lane(engine: "Engine", lane: "Lane", field: Literal["clips", "oldest_s"]) -> Callable[[], float]:

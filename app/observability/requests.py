@@ -17,6 +17,7 @@ __all__ = ["PROBES", "Observed", "request_id"]
 logger = logging.getLogger("specsem.access")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+LONGEST_METHOD = 16
 LINE = "%(method)s %(route)s %(status)d, %(bytes_in)d bytes in, %(duration_ms).1f ms"
 REQUEST_ID_KEY = "specsem.request_id"
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -76,7 +77,7 @@ class Observed:
                 answered(route, status, code)
                 if self._access_log:
                     facts: dict[str, object] = {
-                        "method": method,
+                        "method": method[:LONGEST_METHOD],
                         "route": route,
                         "status": status,
                         "bytes_in": bytes_in,

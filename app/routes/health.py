@@ -36,14 +36,7 @@ async def healthz(works: Running) -> Health:
 async def readyz(works: Running) -> Readiness:
     """200 while it may be sent work: the model has run a warm-up forward, the database of jobs answers, the
     disk has room, and nobody has told it to stop. 503 says which of these is missing."""
-    jobs = works.jobs
-    if jobs.stopping:
-        raise Problem("not_ready", "The service is stopping.")
-    works.engine.check_ready()
-    if jobs.database_away:
-        raise Problem("not_ready", "The database of jobs can't be reached.")
-    if jobs.house.disk_free_bytes < works.settings.min_free_bytes:
-        raise Problem("not_ready", "The disk of the data folder is nearly full.")
+    works.check_ready()
     return Readiness(
         status="ready",
         model=f"{works.engine.record.name} {works.engine.record.version}",
