@@ -43,8 +43,8 @@ def _kind(annotation: object) -> str:
         return _kind(next(kind for kind in get_args(annotation) if kind is not type(None)))
     if get_origin(annotation) is list:
         return "texts, with commas"
-    assert isinstance(annotation, type)  # noqa: S101
-    return KINDS[annotation]
+    assert isinstance(annotation, type)  # noqa: S101 - what else there is has been looked at
+    return KINDS.get(annotation, annotation.__name__)
 
 
 def _default(field: FieldInfo, default: object) -> str:
