@@ -187,7 +187,7 @@ async def _working(
         timeout_s=settings.request_timeout_s,
         telemetry=telemetry,
     )
-    telemetry.metrics.build(__version__, settings.commit or built_from())
+    telemetry.metrics.build(__version__, settings.commit or await asyncio.to_thread(built_from))
     works = Works(settings=settings, engine=engine, scoring=scoring, jobs=jobs, telemetry=telemetry)
     telemetry.metrics.watch(works)
     background = [
@@ -412,7 +412,7 @@ async def _answering(works: Works) -> AsyncIterator[None]:
     with _listener("127.0.0.1", settings.worker_port, "SPECSEM_WORKER_PORT") as listener:
         server = _Beside(_server_config(app, settings))
         serving = asyncio.create_task(server.serve([listener]))
-        print("Its metrics are at http://{}:{}/metrics".format(*listener.getsockname()), flush=True)
+        logger.info("metrics and probes are at http://%s:%d/", *listener.getsockname())
         try:
             yield
         finally:

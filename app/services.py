@@ -58,14 +58,17 @@ class Parts(Works):
     needs_key: bool
 
 
-def _works(request: Request) -> Works:
+# Dependencies are coroutines: FastAPI runs a plain function in a thread, which costs more than they do.
+
+
+async def _works(request: Request) -> Works:
     works = request.app.state.parts
     if not isinstance(works, Works):
         raise TypeError("the application was not started")
     return works
 
 
-def _parts(works: Annotated[Works, Depends(_works)]) -> Parts:
+async def _parts(works: Annotated[Works, Depends(_works)]) -> Parts:
     if not isinstance(works, Parts):
         raise TypeError("this process takes no videos")
     return works
@@ -75,7 +78,7 @@ Running = Annotated[Works, Depends(_works)]
 Services = Annotated[Parts, Depends(_parts)]
 
 
-def _tenant(_request: Request) -> str:
+async def _tenant(_request: Request) -> str:
     """Whose request it is. There is one tenant until keys have tenants of their own."""
     return ""
 
