@@ -9,7 +9,6 @@ import contextlib
 import logging
 import signal
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 
 import uvicorn
@@ -20,21 +19,25 @@ from fastapi.telemetry import TelemetryConfig
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.admission import Admission
+from app.auth import Keyring, check_exposure
 from app.engines import Engine, LocalEngine
 from app.jobs.database import open_database
 from app.jobs.service import Jobs
 from app.jobs.worker import Worker
+from app.keys import KeyStore
 from app.middleware import AccessGuard, Lingering, Shield
 from app.observability import logs
 from app.observability.requests import Observed
 from app.observability.telemetry import Telemetry, open_telemetry
 from app.problems import Problem, ProblemResponse, from_error, from_status
+from app.quotas import Failures
 from app.routes import health, jobs, models, pages, score, videos
 from app.scoring import Decoder, Scoring
 from app.services import Parts, Works
-from app.settings import Settings, check_exposure
+from app.settings import Settings, parse_rate
 from app.uploads import FORM_OVERHEAD_BYTES, Inbox
 from app.version import built_from
 from app.videos import VideoStore
@@ -69,17 +72,21 @@ def create_app(
     """The application. ``engine`` and ``decoder`` are for tests and engines elsewhere; the app closes them.
 
     Raises:
-        ExposureRefused: the address of ``settings`` is open to others and no key is configured.
+        ExposureRefused: the address of ``settings`` is open to others and there is no key.
+        StoreUnusable: the address is open to others and the database of keys can't be used.
         TracingUnavailable: traces are on, and OpenTelemetry isn't installed.
     """
     settings = settings or Settings()
     check_exposure(settings)
+    keyring = Keyring(settings)
     telemetry = open_telemetry(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         model = engine or LocalEngine(settings)
-        async with _started(settings, model, decoder, app.state.model_failed, telemetry) as parts:
+        async with _started(
+            settings, keyring, model, decoder, app.state.model_failed, telemetry=telemetry
+        ) as parts:
             app.state.parts = parts
             yield
 
@@ -98,10 +105,17 @@ def create_app(
     app.mount("/static", StaticFiles(directory=pages.STATIC), name="static")
     _answer_errors(app)
     # The last one added is the outermost.
-    app.add_middleware(AccessGuard, keys=settings.keys(), allowed_hosts=settings.allowed_hosts)
+    app.add_middleware(
+        AccessGuard,
+        keyring=keyring,
+        failures=Failures(parse_rate(settings.key_failures)),
+        allowed_hosts=settings.allowed_hosts,
+    )
     app.add_middleware(Lingering)
     app.add_middleware(Shield)
     app.add_middleware(Observed, telemetry=telemetry, access_log=settings.access_log)
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
     return app
 
 
@@ -118,9 +132,11 @@ def _answer_errors(app: FastAPI) -> None:
 @contextlib.asynccontextmanager
 async def _started(
     settings: Settings,
+    keyring: Keyring,
     engine: Engine,
     decoder: Decoder | None,
     model_failed: Callable[[SpecSemError], None],
+    *,
     telemetry: Telemetry,
 ) -> AsyncIterator[Parts]:
     """The parts of the service, running."""
@@ -131,9 +147,10 @@ async def _started(
     await asyncio.to_thread(inbox.open)
     try:
         await store.open()
-        async with _working(
-            settings, engine, decoder, model_failed, telemetry, slots=settings.job_slots
-        ) as works:
+        async with (
+            _working(settings, engine, decoder, model_failed, telemetry, slots=settings.job_slots) as works,
+            keyring.opened(KeyStore(works.jobs.database)),
+        ):
             admission = _admission(settings, store, works.jobs)
             telemetry.metrics.watch_intake(admission, store)
             sweeping = asyncio.create_task(_sweep(store))
@@ -147,7 +164,7 @@ async def _started(
                     admission=admission,
                     inbox=inbox,
                     videos=store,
-                    needs_key=bool(settings.keys()),
+                    keyring=keyring,
                 )
             finally:
                 sweeping.cancel()
@@ -289,7 +306,7 @@ async def _on_disconnect(_request: Request, _error: Exception) -> Response:
 
 
 class CannotServe(SpecSemError):
-    """The service can't start here: its port is taken, or its data folder can't be written."""
+    """The service can't start here: its port is taken."""
 
     code = "cannot_serve"
 
@@ -318,9 +335,10 @@ def run(settings: Settings, engine: Engine | None = None, decoder: Decoder | Non
     """Serve until Ctrl-C or SIGTERM; work in flight gets ``shutdown_grace_s`` seconds to finish.
 
     Raises:
-        ExposureRefused: the address is open to others and no key is configured.
+        ExposureRefused: the address is open to others and there is no key.
         ModelError, UnknownPolicy: the model can't be used.
-        CannotServe: the port is taken or the data folder can't be written.
+        CannotServe: the port is taken.
+        DataDirUnusable: the data folder can't be written.
         StoreUnusable: the database of jobs can't be used.
         TracingUnavailable: traces are on, and OpenTelemetry isn't installed.
     """
@@ -355,7 +373,7 @@ def work(
 
     Raises:
         ModelError, UnknownPolicy: the model can't be used.
-        CannotServe: the data folder can't be written.
+        DataDirUnusable: the data folder can't be written.
         StoreUnusable: the database of jobs can't be used.
         TracingUnavailable: traces are on, and OpenTelemetry isn't installed.
     """
@@ -406,7 +424,13 @@ async def _answering(works: Works) -> AsyncIterator[None]:
     app.state.parts = works
     app.include_router(health.router)
     _answer_errors(app)
-    app.add_middleware(AccessGuard, keys=(), allowed_hosts=())
+    open_to_this_machine = Keyring(settings.model_copy(update={"api_keys": [], "api_keys_file": None}))
+    app.add_middleware(
+        AccessGuard,
+        keyring=open_to_this_machine,
+        failures=Failures(parse_rate(settings.key_failures)),
+        allowed_hosts=(),
+    )
     app.add_middleware(Shield)
     app.add_middleware(Observed, telemetry=works.telemetry, access_log=settings.access_log)
     with _listener("127.0.0.1", settings.worker_port, "SPECSEM_WORKER_PORT") as listener:
@@ -422,7 +446,7 @@ async def _answering(works: Works) -> AsyncIterator[None]:
 
 def _check(settings: Settings, engine: Engine | None) -> None:
     """Say now, in a sentence, what would otherwise be a trace from the middle of a start."""
-    _data_dir(settings)
+    settings.make_data_dir()
     open_database(settings.database_address, settings.data_dir).dispose()
     if engine is None:
         get_model(settings.model).verified_weights()  # not by a service that never gets ready
@@ -455,17 +479,4 @@ def _listener(host: str, port: int, setting: str) -> socket.socket:
         raise CannotServe(
             f"Can't listen on {host}, port {port}: {reason}. "
             f"Choose another with {setting} (0 takes a free one)."
-        ) from error
-
-
-def _data_dir(settings: Settings) -> None:
-    try:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=settings.data_dir):
-            pass
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise CannotServe(
-            f"The data folder {settings.data_dir} can't be written: {reason}. "
-            "Set SPECSEM_DATA_DIR to another."
         ) from error

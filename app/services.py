@@ -6,8 +6,10 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.admission import Admission
+from app.auth import Caller, Keyring
 from app.engines import Engine
 from app.jobs.service import Jobs
+from app.middleware import CALLER
 from app.observability.telemetry import Telemetry
 from app.problems import Problem
 from app.scoring import Scoring
@@ -55,7 +57,7 @@ class Parts(Works):
     admission: Admission
     inbox: Inbox
     videos: VideoStore
-    needs_key: bool
+    keyring: Keyring
 
 
 # Dependencies are coroutines: FastAPI runs a plain function in a thread, which costs more than they do.
@@ -78,9 +80,10 @@ Running = Annotated[Works, Depends(_works)]
 Services = Annotated[Parts, Depends(_parts)]
 
 
-async def _tenant(_request: Request) -> str:
-    """Whose request it is. There is one tenant until keys have tenants of their own."""
-    return ""
+async def _tenant(request: Request) -> str:
+    """Whose request it is; the tenant without a name where no key is needed."""
+    caller: Caller = request.scope[CALLER]
+    return caller.tenant
 
 
 Tenant = Annotated[str, Depends(_tenant)]
