@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from threading import Thread
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -18,6 +19,8 @@ from app.observability.telemetry import Answered
 from specsem import __version__
 
 __all__ = ["Tracing", "exporting"]
+
+FLUSH_S = 3.0
 
 
 class Tracing:
@@ -71,8 +74,10 @@ class Tracing:
         span.end(epoch_ns + int(ended * 1e9))
 
     def close(self) -> None:
-        """Send what is left. Blocks."""
-        self._provider.shutdown()
+        """Send what is left. Blocks, but no stop waits long for a collector that is away."""
+        sending = Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        sending.join(FLUSH_S)
 
 
 def exporting() -> Tracing:

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,6 +139,20 @@ def test_without_the_extra_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delattr(telemetry_module.__package__ + ".tracing")
     with pytest.raises(TracingUnavailable, match=r"SPECSEM_OTEL is on.*extra `otel`"):
         create_app(Settings(otel=True))
+
+
+def test_a_stop_does_not_wait_for_a_collector_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "FLUSH_S", 0.01)
+    away = threading.Event()
+
+    class Hanging(SimpleSpanProcessor):
+        def shutdown(self) -> None:
+            away.wait(60)
+
+    try:
+        Tracing(Hanging(InMemorySpanExporter())).close()  # returns
+    finally:
+        away.set()
 
 
 def test_an_operator_s_name_for_the_service_wins(monkeypatch: pytest.MonkeyPatch) -> None:

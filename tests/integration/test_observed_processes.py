@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -69,13 +70,13 @@ def test_a_worker_on_its_port(tmp_path: Path) -> None:
 
 
 def test_a_worker_s_port_that_is_taken_is_said_so(tmp_path: Path) -> None:
-    with serving(DOUBLES, tmp_path / "data") as server:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         told = subprocess.run(
             [*DOUBLES, "worker"],
-            env=environment(tmp_path / "data", worker_port=server.port),
+            env=environment(tmp_path / "data", worker_port=taken.getsockname()[1]),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
     assert told.returncode == 1
