@@ -395,7 +395,7 @@ class Outbound:
             ):
                 raise Problem("fetch_failed", f"The host {host} can't be looked up at present.") from None
             return []
-        return list(dict.fromkeys(ip_address(text) for text in texts))
+        return list(dict.fromkeys(ip_address(text.partition("%")[0]) for text in texts))
 
 
 class _CheckedNetwork(httpcore.AsyncNetworkBackend):

@@ -5,7 +5,7 @@ Lists are written with commas: ``SPECSEM_ALLOWED_HOSTS=specsem.example.org,10.0.
 
 import ipaddress
 import tempfile
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -279,7 +279,7 @@ class Settings(BaseSettings):
     @field_validator("url_fetch_internal")
     @classmethod
     def _are_hosts_or_networks(cls, entries: list[str]) -> list[str]:
-        return [str(ip_network(entry)) if _is_network(entry) else parse_host(entry) for entry in entries]
+        return [_network(entry) if _is_network(entry) else parse_host(entry) for entry in entries]
 
     @property
     def fetch_rules(self) -> Rules:
@@ -291,7 +291,7 @@ class Settings(BaseSettings):
             ports=frozenset(ports),
             hosts=frozenset(self.url_fetch_hosts),
             internal_hosts=frozenset(self.url_fetch_internal) - frozenset(networks),
-            internal_networks=tuple(map(ip_network, networks)),
+            internal_networks=tuple(map(ipaddress.ip_network, networks)),
             connect_s=self.url_fetch_connect_s,
             idle_s=self.url_fetch_idle_s,
             timeout_s=self.url_fetch_timeout_s,

@@ -32,7 +32,7 @@ def submit(service: str, url: str) -> httpx.Response:
 def ended(service: str, posted: httpx.Response) -> dict[str, Any]:
     assert posted.status_code == 202, posted.text
     where = service + posted.headers["Location"]
-    until(lambda: httpx.get(where).json()["status"] in {"done", "failed"}, 60)
+    until(lambda: httpx.get(where).json()["status"] in {"done", "failed"}, 150)
     return dict(httpx.get(where).json())
 
 
@@ -42,7 +42,7 @@ def test_a_clip_is_fetched_and_a_kill_in_the_middle_loses_nothing(tmp_path: Path
     data_dir, jobs = tmp_path / "data", tmp_path / "data" / "jobs"
     with origin({"/clips/clip.mp4": clip, "/slow.mp4": in_turn(cut_off, clip)}) as server:
         url = server.url(f"/clips/clip.mp4?{SECRET}")
-        settings = allowing(server) | {"job_lease_s": 1}
+        settings = allowing(server) | {"job_lease_s": 4}
         with serving(LIGHT, data_dir, **settings) as first:
             first.wait_ready()
             done = ended(first.url, submit(first.url, url))
@@ -55,6 +55,7 @@ def test_a_clip_is_fetched_and_a_kill_in_the_middle_loses_nothing(tmp_path: Path
             first.stop(signal.SIGKILL)
         assert [path.suffix for path in jobs.iterdir()] == [".part"]
         with serving(LIGHT, data_dir, **settings) as second:
+            second.wait_ready()
             again = ended(second.url, killed)
             assert (again["status"], again["sha256"]) == ("done", done["sha256"])
             until(lambda: list(jobs.iterdir()) == [])
