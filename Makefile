@@ -60,6 +60,10 @@ lint: $(DEV) ## Check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: docs
+docs: $(INSTALLED) ## Make the tables of docs/operations.md anew from the code
+	$(BIN)/python -m app.reference
+
 .PHONY: bench
 bench: $(DEV) ## Measure throughput and time per stage (ARGS="--json")
 	@exec $(BIN)/specsem bench $(ARGS)

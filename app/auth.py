@@ -63,6 +63,7 @@ SCOPES: dict[str, dict[str, frozenset[KeyScope]]] = {
     "/v1/models": {"GET": _ANY},
     "/v1/policies": {"GET": _ANY},
     "/metrics": {"GET": frozenset({KeyScope.METRICS})},
+    "/version": {"GET": _ANY},
 }
 """Any of these scopes opens a route. No key opens what is not here: a route that is new has to be put in."""
 

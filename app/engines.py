@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from app.batching import Batcher, Lane, Liveness
+from app.observability.telemetry import Telemetry
 from app.problems import Problem
 from app.settings import Settings
 from specsem.errors import ModelError, SpecSemError
@@ -48,8 +49,12 @@ class Engine(Protocol):
     def warm_up_ms(self) -> float:
         """Milliseconds of the warm-up forward."""
 
-    async def start(self) -> None:
-        """Load and warm up. Raises ``SpecSemError`` where the model can't be used."""
+    async def start(self, telemetry: Telemetry | None = None) -> None:
+        """Load and warm up; ``telemetry`` hears of every batch.
+
+        Raises:
+            SpecSemError: the model can't be used.
+        """
 
     async def broken(self) -> SpecSemError:
         """Waits, once it is started, for the error after which it can't score any more."""
@@ -109,7 +114,7 @@ class LocalEngine:
     def warm_up_ms(self) -> float:
         return self._warm_up_ms
 
-    async def start(self) -> None:
+    async def start(self, telemetry: Telemetry | None = None) -> None:
         try:
             self._scorer, self._warm_up_ms = await asyncio.to_thread(self._load)
         except Exception as error:
@@ -122,6 +127,7 @@ class LocalEngine:
             max_batch=self._settings.max_batch_clips,
             in_flight=2 if self.device.startswith("cuda") else 1,
             shape=_shape,
+            telemetry=telemetry,
         )
         batcher.start()
         self._batcher = batcher
@@ -161,7 +167,7 @@ class LocalEngine:
 
     def liveness(self) -> Liveness:
         if self._batcher is None:
-            return Liveness(alive=True, queued=0, oldest_wait_s=0.0, forward_s=0.0)
+            return Liveness()
         return self._batcher.liveness()
 
     async def aclose(self) -> None:

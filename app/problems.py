@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from specsem.errors import Cancelled, LimitsExceeded, MediaError, SpecSemError
 
@@ -17,12 +18,14 @@ __all__ = [
     "Code",
     "Problem",
     "ProblemResponse",
+    "code_of_answer",
     "from_error",
     "from_status",
     "too_large",
 ]
 
 MEDIA_TYPE = "application/problem+json"
+CODE_KEY = "specsem.code"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,17 @@ class ProblemResponse(JSONResponse):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.document(), status_code=problem.status, headers=problem.headers)
+        self.code = problem.code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[CODE_KEY] = self.code
+        await super().__call__(scope, receive, send)
+
+
+def code_of_answer(scope: Scope) -> str | None:
+    """The code of the problem that answered this request; None where no problem did."""
+    code: str | None = scope.get(CODE_KEY)
+    return code
 
 
 def too_large(limit_bytes: int) -> Problem:

@@ -7,7 +7,7 @@ import ipaddress
 import tempfile
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from limits import RateLimitItem, parse
 from platformdirs import user_data_path
@@ -104,7 +104,6 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = Field(
         None, description="File of further keys, one a line; # begins a comment."
     )
-    access_log: bool = Field(True, description="One line a request on standard error.")
     trusted_proxies: Annotated[list[Network], NoDecode, BeforeValidator(_split)] = Field(
         [],
         description="Addresses or networks of proxies whose X-Forwarded-For and -Proto are believed. "
@@ -134,6 +133,32 @@ class Settings(BaseSettings):
         "it can be used for so long after it was revoked.",
     )
 
+    # What it tells of itself.
+    access_log: bool = Field(
+        True, description="One line a request; probes that are answered well only at level debug."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Log lines for people, or one JSON object a line. Both on standard error."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least important lines that are written."
+    )
+    otel: bool = Field(
+        False,
+        description="OpenTelemetry traces by OTLP over HTTP. Needs the extra `otel`; `OTEL_*` variables say "
+        "where they go.",
+    )
+    worker_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Loopback port where `specsem worker` answers /metrics, /healthz, /readyz and /version; "
+        "0 takes a free one. Without it, it listens nowhere.",
+    )
+    commit: str | None = Field(
+        None, description="Commit that /version names; without it, that of the checkout or the install."
+    )
+
     # What it runs.
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("specsem", appauthor=False),
@@ -152,6 +177,9 @@ class Settings(BaseSettings):
         None,
         gt=0,
         description="The same for one tenant, in bytes. Without it, no tenant has a limit of its own.",
+    )
+    min_free_bytes: int = Field(
+        GIB // 2, ge=0, description="Unready while the disk of the data folder has less room, in bytes."
     )
     upload_ttl_s: float = Field(
         24 * 3600.0, gt=0, description="A stored video is removed after so many seconds."
