@@ -63,10 +63,10 @@ class Shield:
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
-                # no-cache: asked again with its ETag, so that an upgrade shows at once.
-                headers.setdefault(
-                    "Cache-Control", "no-store" if _route_path(scope).startswith("/v1/") else "no-cache"
-                )
+                if _route_path(scope).startswith("/v1/"):
+                    headers["Cache-Control"] = "no-store"
+                else:  # asked again with its ETag, so that an upgrade shows at once
+                    headers.setdefault("Cache-Control", "no-cache")
                 headers["X-Request-Id"] = request_id
             await send(message)
 

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 
 from limits import RateLimitItem, parse
 from platformdirs import user_data_path
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.outbound import Rules, parse_host
 from specsem.errors import SpecSemError
 from specsem.media import Limits
 
@@ -77,6 +78,11 @@ def _network(text: str) -> str:
 
 Rate = Annotated[str, AfterValidator(_rate)]
 Network = Annotated[str, AfterValidator(_network)]
+
+
+def _is_network(entry: str) -> bool:
+    """Whether this is meant as addresses and not as a name: ``10.0.0.0/8``, ``10.0.0.7``, ``fd12::7``."""
+    return "/" in entry or ":" in entry or entry.rpartition(".")[2].isdigit()
 
 
 class Settings(BaseSettings):
@@ -194,6 +200,38 @@ class Settings(BaseSettings):
         600.0, gt=0, description="/v1/score makes a job of what is longer, unless `Prefer: wait` is sent."
     )
 
+    # Addresses: jobs by {"url": ...}.
+    url_fetch: bool = Field(
+        False,
+        description="Fetch videos from addresses that clients name. Only from public ones, unless "
+        "url_fetch_internal says otherwise.",
+    )
+    url_fetch_http: bool = Field(
+        False, description="Fetch by plain http too: anybody on the way may read and change what is fetched."
+    )
+    url_fetch_ports: Annotated[list[int], NoDecode, BeforeValidator(_split)] = Field(
+        [], description="Ports that an address may name. Empty: 443, and 80 where plain http is on."
+    )
+    url_fetch_hosts: Annotated[list[str], NoDecode, BeforeValidator(_split)] = Field(
+        [], description="Fetch from these hosts only; *.example.org are all below it. Empty: any."
+    )
+    url_fetch_internal: Annotated[list[str], NoDecode, BeforeValidator(_split)] = Field(
+        [],
+        description="Hosts (storage.internal) and networks (10.1.2.0/28) to fetch from though they are not "
+        "public. Dangerous: who may submit jobs then reaches all that listens there on the allowed ports, as "
+        "this machine does, and learns from the errors what answers. Name single hosts rather than networks; "
+        "who controls a name decides which internal address it means.",
+    )
+    url_fetch_connect_s: float = Field(
+        10.0, gt=0, description="Seconds for looking a host up, and again for connecting to it."
+    )
+    url_fetch_idle_s: float = Field(
+        30.0, gt=0, description="A fetch that gets nothing for so long has failed."
+    )
+    url_fetch_timeout_s: float = Field(
+        1800.0, gt=0, description="A fetch must be complete after so many seconds."
+    )
+
     # The decoder: what one file may cost (specsem.media.Limits).
     decode_workers: int = Field(2, gt=0, description="Decoder processes.")
     decode_wall_s: float = Field(
@@ -211,6 +249,34 @@ class Settings(BaseSettings):
         if any(len(key.get_secret_value()) < MIN_KEY_CHARACTERS for key in self.api_keys):
             raise ValueError(f"a key in SPECSEM_API_KEYS is shorter than {MIN_KEY_CHARACTERS} characters")
         return self
+
+    @field_validator("url_fetch_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: list[str]) -> list[str]:
+        return [
+            ("*." if host.startswith("*.") else "") + parse_host(host.removeprefix("*.")) for host in hosts
+        ]
+
+    @field_validator("url_fetch_internal")
+    @classmethod
+    def _are_hosts_or_networks(cls, entries: list[str]) -> list[str]:
+        return [_network(entry) if _is_network(entry) else parse_host(entry) for entry in entries]
+
+    @property
+    def fetch_rules(self) -> Rules:
+        """Where files may be fetched from."""
+        ports = self.url_fetch_ports or ([443, 80] if self.url_fetch_http else [443])
+        networks = [entry for entry in self.url_fetch_internal if _is_network(entry)]
+        return Rules(
+            http=self.url_fetch_http,
+            ports=frozenset(ports),
+            hosts=frozenset(self.url_fetch_hosts),
+            internal_hosts=frozenset(self.url_fetch_internal) - frozenset(networks),
+            internal_networks=tuple(map(ipaddress.ip_network, networks)),
+            connect_s=self.url_fetch_connect_s,
+            idle_s=self.url_fetch_idle_s,
+            timeout_s=self.url_fetch_timeout_s,
+        )
 
     @property
     def database_address(self) -> str | None:

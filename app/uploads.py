@@ -36,6 +36,7 @@ __all__ = [
     "check_announced_length",
     "clean_name",
     "content_type",
+    "disk_full",
 ]
 
 MEDIA_FILE = "media"
@@ -206,7 +207,7 @@ async def arriving_chunks(request: Request, idle_s: float, timeout_s: float) -> 
 
 
 class Sink:
-    """Counts, hashes and writes; the last two in a thread, a megabyte at a time."""
+    """Counts, hashes and writes what arrives; the last two in a thread, a megabyte at a time."""
 
     def __init__(
         self,

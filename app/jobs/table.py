@@ -39,8 +39,17 @@ class JobRow(Base):
 
     # What is to be done.
     filename: Mapped[str] = mapped_column(Text)
-    bytes: Mapped[int] = mapped_column(BigInteger)
-    sha256: Mapped[str] = mapped_column(Text)
+    bytes: Mapped[int | None] = mapped_column(BigInteger)
+    sha256: Mapped[str | None] = mapped_column(Text)
+    """None until the file of ``url`` has been fetched, like ``bytes``."""
+    url: Mapped[str | None] = mapped_column(Text)
+    """Where the file is, without the query."""
+    url_query: Mapped[str | None] = mapped_column(Text)
+    """The query: in a presigned link that is its credentials. Kept until the job ends, and never shown."""
+    url_sha256: Mapped[str | None] = mapped_column(Text)
+    """Of the whole address: tells whether two requests with one idempotency key are the same."""
+    fresh: Mapped[bool] = mapped_column(server_default=false(), default=False)
+    """Done anew though the store knows the answer to these bytes."""
     thorough: Mapped[bool]
     keep_media: Mapped[bool]
     idempotency_key: Mapped[str | None] = mapped_column(Text)

@@ -11,7 +11,7 @@ from app.routes._openapi import KEYED, file_body, problems
 from app.routes._requests import IdempotencyKey, Preferences, Prefers, Thorough, flag, read_json, wants_fresh
 from app.routes.jobs import SUBMIT, accepted
 from app.routes.videos import BAD_FILE, STORED, UPLOAD, FileName, arriving, stored
-from app.schemas import Job, ScoreVideo
+from app.schemas import Job, NamedVideo
 from app.services import Parts, Services, Tenant
 from app.uploads import Upload, content_type
 from specsem.errors import NotFound
@@ -34,8 +34,9 @@ BECAME_A_JOB: dict[int | str, dict[str, Any]] = {
     "/score",
     summary="Score a video",
     response_model=ScoredFile,
-    responses=BECAME_A_JOB | problems("invalid_request", *STORED, *UPLOAD, *BAD_FILE, *SUBMIT, "not_ready"),
-    openapi_extra=file_body(with_json=ScoreVideo.model_json_schema(), thorough=True),
+    responses=BECAME_A_JOB
+    | problems("url_refused", "invalid_request", *STORED, *UPLOAD, *BAD_FILE, *SUBMIT, "not_ready"),
+    openapi_extra=file_body(with_json=NamedVideo.model_json_schema(), thorough=True),
 )
 async def score(
     request: Request,
@@ -81,7 +82,9 @@ async def _is_long(request: Request, parts: Parts, prefers: Preferences, upload:
 async def _score_stored(
     request: Request, parts: Parts, order: Order, prefers: Preferences
 ) -> ScoredFile | Response:
-    asked = await read_json(request, ScoreVideo, timeout_s=parts.settings.upload_idle_s)
+    asked = await read_json(request, NamedVideo, timeout_s=parts.settings.upload_idle_s)
+    if asked.video is None:
+        raise Problem("url_refused", "An address is fetched by a job: send it to POST /v1/jobs.")
     if asked.thorough:
         order = order.thoroughly()
     video, path = await stored(parts, order.tenant, asked.video)
