@@ -30,7 +30,10 @@ class Parts:
     needs_key: bool
 
 
-def _parts(request: Request) -> Parts:
+# async, though nothing is awaited: what is not would cost each request a trip to a thread.
+
+
+async def _parts(request: Request) -> Parts:
     parts = request.app.state.parts
     if not isinstance(parts, Parts):
         raise TypeError("the application was not started")
@@ -40,7 +43,7 @@ def _parts(request: Request) -> Parts:
 Services = Annotated[Parts, Depends(_parts)]
 
 
-def _tenant(_request: Request) -> str:
+async def _tenant(_request: Request) -> str:
     """Whose request it is. There is one tenant until keys have tenants of their own."""
     return ""
 

@@ -3,6 +3,7 @@
 Lists are written with commas: ``SPECSEM_ALLOWED_HOSTS=specsem.example.org,10.0.0.7``.
 """
 
+import functools
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Any
@@ -167,6 +168,7 @@ class Settings(BaseSettings):
         return [key.encode() for key in keys]
 
 
+@functools.lru_cache(maxsize=64)  # asked at every request, of the same few
 def is_loopback_address(address: str) -> bool:
     """Whether this IP address (no name) never leaves the machine; mapped IPv6 counts as what it maps."""
     try:
