@@ -8,10 +8,13 @@ import asyncio
 import contextlib
 import logging
 import logging.config
+import math
 import signal
 import socket
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -33,6 +36,7 @@ from app.routes import health, jobs, models, pages, score, videos
 from app.scoring import Decoder, Scoring
 from app.services import Parts
 from app.settings import Settings, check_exposure
+from app.stopping import SETTLE_S, Drain, Draining, leave_within
 from app.uploads import FORM_OVERHEAD_BYTES, Inbox
 from app.videos import VideoStore
 from specsem import __version__
@@ -44,6 +48,8 @@ __all__ = ["create_app", "run", "work"]
 logger = logging.getLogger("specsem.app")
 
 SWEEP_S = 300.0
+AT_ONCE_S = 3.0
+"""Asked a second time to stop, the process has so long to hand back its jobs."""
 H11_MAX_HEADER_BYTES = 32 * 1024
 
 DESCRIPTION = """Tells AI-generated video from camera video: a calibrated verdict with its time line.
@@ -67,7 +73,7 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         model = engine or LocalEngine(settings)
-        async with _started(settings, model, decoder, app.state.model_failed) as parts:
+        async with _started(settings, model, decoder, app.state.model_failed, app.state.drain) as parts:
             app.state.parts = parts
             yield
 
@@ -80,6 +86,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.model_failed = _stay_unready
+    app.state.drain = Drain()
     for routes in (score, videos, jobs, models, health, pages):
         app.include_router(routes.router)
     app.mount("/static", StaticFiles(directory=pages.STATIC), name="static")
@@ -90,6 +97,7 @@ def create_app(
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(OperationalError, _on_database_away)
     # The last one added is the outermost.
+    app.add_middleware(Draining, drain=app.state.drain)
     app.add_middleware(AccessGuard, keys=settings.keys(), allowed_hosts=settings.allowed_hosts)
     app.add_middleware(Lingering)
     app.add_middleware(Shield)
@@ -98,7 +106,11 @@ def create_app(
 
 @contextlib.asynccontextmanager
 async def _started(
-    settings: Settings, engine: Engine, decoder: Decoder | None, model_failed: Callable[[SpecSemError], None]
+    settings: Settings,
+    engine: Engine,
+    decoder: Decoder | None,
+    model_failed: Callable[[SpecSemError], None],
+    drain: Drain,
 ) -> AsyncIterator[Parts]:
     """The parts of the service, running."""
     inbox = Inbox(settings.data_dir / "uploads")
@@ -120,6 +132,7 @@ async def _started(
                     videos=store,
                     jobs=jobs,
                     needs_key=bool(settings.keys()),
+                    drain=drain,
                 )
             finally:
                 sweeping.cancel()
@@ -254,17 +267,49 @@ class CannotServe(SpecSemError):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which says in one line where it listens, and tells ``on_stop`` when it stops."""
+    """uvicorn's server, which says in one line where it listens, and stops as ``app.stopping`` says."""
 
-    on_stop: Callable[[], None] = staticmethod(lambda: None)
+    def __init__(self, config: uvicorn.Config, app: FastAPI, grace_s: int) -> None:
+        super().__init__(config)
+        self._state = app.state
+        self._grace_s = grace_s
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        again = self.should_exit
+        super().handle_exit(sig, frame)
+        self.stop(AT_ONCE_S if again else self._grace_s + SETTLE_S, status=128 + sig)
+        if again and self._loop is not None:
+            self.force_exit = True
+            self._loop.call_soon_threadsafe(self._hurry)
+
+    def _hurry(self) -> None:
+        self._state.drain.hurry()
+        self._state.parts.jobs.hurry()
+
+    def stop(self, within_s: float, status: int) -> None:
+        """Stop, and be gone within so many seconds in any case."""
+        self.should_exit = True
+        leave_within(within_s, status)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.on_stop()  # now, and not when the last connection has gone: event streams wait for it
+        ends = time.monotonic() + self._grace_s
+        self._state.drain.stop()
+        self._state.parts.jobs.stop()  # now: event streams end by it, and are waited for
+        # It still listens: who comes meanwhile is told, and a poll of a job is answered.
+        await self._state.drain.wait(self._grace_s)
+        left_s = 0.0 if self.force_exit else max(0.0, ends - time.monotonic())
+        self.config.timeout_graceful_shutdown = math.ceil(left_s)
         await super().shutdown(sockets=sockets)
+        if self.force_exit:  # uvicorn leaves it at that
+            for task in self.server_state.tasks:
+                task.cancel()
+            await self.lifespan.shutdown()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
+            self._loop = asyncio.get_running_loop()
             assert sockets  # noqa: S101 - run gives one
             bound = sockets[0].getsockname()
             host = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
@@ -294,24 +339,21 @@ def run(settings: Settings, engine: Engine | None = None, decoder: Decoder | Non
             ws="none",
             h11_max_incomplete_event_size=H11_MAX_HEADER_BYTES,
             limit_concurrency=settings.max_connections,
-            timeout_graceful_shutdown=settings.shutdown_grace_s,
             proxy_headers=False,
             server_header=False,
             access_log=settings.access_log,
             log_config=_log_config(),
-        )
+        ),
+        app,
+        settings.shutdown_grace_s,
     )
     failures: list[SpecSemError] = []
 
     def stop_and_say(error: SpecSemError) -> None:
         failures.append(error)
-        server.should_exit = True
-
-    def stop_jobs() -> None:
-        app.state.parts.jobs.stop()  # there: a server that never started doesn't shut down
+        server.stop(settings.shutdown_grace_s + SETTLE_S, status=1)
 
     app.state.model_failed = stop_and_say
-    server.on_stop = stop_jobs
     with listener, contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it is done
         server.run(sockets=[listener])
     if failures:
@@ -339,14 +381,24 @@ def work(
 async def _work(settings: Settings, engine: Engine, decoder: Decoder | None) -> None:
     stopping = asyncio.Event()
     failures: list[SpecSemError] = []
+    patience_s = settings.shutdown_grace_s + SETTLE_S
 
     def stop_and_say(error: SpecSemError) -> None:
         failures.append(error)
         stopping.set()
+        leave_within(patience_s, status=1)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    async with _scoring(settings, engine, decoder, stop_and_say, settings.decode_workers):
+    async with _scoring(settings, engine, decoder, stop_and_say, settings.decode_workers) as (_, jobs):
+
+        def on_signal(number: int) -> None:
+            again = stopping.is_set()
+            if again:
+                jobs.hurry()
+            stopping.set()
+            leave_within(AT_ONCE_S if again else patience_s, status=128 + number)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
         print(f"SpecSem works on jobs, {settings.decode_workers} at a time  (Ctrl-C stops it)", flush=True)
         await stopping.wait()
     if failures:

@@ -16,7 +16,7 @@ import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.problems import Problem, ProblemResponse
+from app.problems import Problem, ProblemResponse, stopping
 from app.settings import is_loopback_address, is_loopback_name
 
 __all__ = ["CONTENT_SECURITY_POLICY", "AccessGuard", "Lingering", "Shield"]
@@ -75,9 +75,7 @@ class Shield:
         except asyncio.CancelledError:
             # The server stops and its grace is over: whoever still waits is told so. Ends here, as asked.
             if not started:
-                await ProblemResponse(Problem("not_ready", "The service is stopping."))(
-                    scope, receive, guarded_send
-                )
+                await ProblemResponse(stopping())(scope, receive, guarded_send)
         except Exception:
             # The path is the client's text: repr keeps control characters out of the log.
             logger.exception("request %s failed: %s %r", request_id, scope["method"], scope["path"][:200])

@@ -19,6 +19,7 @@ __all__ = [
     "ProblemResponse",
     "from_error",
     "from_status",
+    "stopping",
     "too_large",
 ]
 
@@ -113,7 +114,7 @@ def from_error(error: SpecSemError) -> Problem:
         code = error.code if error.code in CODES else "undecodable"
         return Problem(code, error.message)
     if isinstance(error, Cancelled):  # by the decoder's pool, which closes before the last request has ended
-        return Problem("not_ready", "The service is stopping.")
+        return stopping()
     return Problem("internal_error", "The request could not be completed.")
 
 
@@ -130,6 +131,11 @@ class ProblemResponse(JSONResponse):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.document(), status_code=problem.status, headers=problem.headers)
+
+
+def stopping() -> Problem:
+    """The service was told to stop (503): what comes too late, or isn't done in time, goes elsewhere."""
+    return Problem("not_ready", "The service is stopping.")
 
 
 def too_large(limit_bytes: int) -> Problem:

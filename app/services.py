@@ -10,6 +10,7 @@ from app.engines import Engine
 from app.jobs.service import Jobs
 from app.scoring import Scoring
 from app.settings import Settings
+from app.stopping import Drain
 from app.uploads import Inbox
 from app.videos import VideoStore
 
@@ -28,6 +29,7 @@ class Parts:
     videos: VideoStore
     jobs: Jobs
     needs_key: bool
+    drain: Drain
 
 
 # async, though nothing is awaited: what is not would cost each request a trip to a thread.

@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     max_batch_clips: int = Field(8, gt=0, description="Clips in one forward pass.")
     request_timeout_s: float = Field(600.0, gt=0, description="Decoding, waiting and scoring of one request.")
     shutdown_grace_s: int = Field(
-        10, ge=0, description="Requests in flight may take so long to finish at a stop."
+        10, ge=0, description="Requests and jobs in flight may take so many seconds to finish at a stop."
     )
     max_connections: int = Field(512, gt=0, description="Open connections before 503.")
 

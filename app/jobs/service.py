@@ -89,6 +89,11 @@ class Jobs:
         self.stopping = True
         self.news.set()
 
+    def hurry(self) -> None:
+        """Hand back what a worker in this process is at, finished or not."""
+        for task in self.working.values():
+            task.cancel()
+
     async def aclose(self) -> None:
         """Close the database; whoever worked on jobs has ended."""
         await asyncio.to_thread(self._threads.shutdown, wait=True)

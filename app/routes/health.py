@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from app.problems import Problem
+from app.problems import Problem, stopping
 from app.routes._openapi import problems
 from app.schemas import Health, Readiness
 from app.services import Services
@@ -32,7 +32,9 @@ async def healthz(parts: Services) -> Health:
 
 @router.get("/readyz", summary="Readiness", responses=problems("not_ready"))
 async def readyz(parts: Services) -> Readiness:
-    """200 after a warm-up forward, 503 before."""
+    """200 after a warm-up forward; 503 before, and from the moment on that the service is told to stop."""
+    if parts.drain.stopping:
+        raise stopping()
     parts.engine.check_ready()
     return Readiness(
         status="ready",
