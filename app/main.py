@@ -48,6 +48,7 @@ __all__ = ["create_app", "run", "work"]
 logger = logging.getLogger("specsem.app")
 
 SWEEP_S = 300.0
+LAST_CALL_S = 0.3
 AT_ONCE_S = 3.0
 """Asked a second time to stop, the process has so long to hand back its jobs."""
 H11_MAX_HEADER_BYTES = 32 * 1024
@@ -298,6 +299,10 @@ class _Server(uvicorn.Server):
         self._state.parts.jobs.stop()  # now: event streams end by it, and are waited for
         # It still listens: who comes meanwhile is told, and a poll of a job is answered.
         await self._state.drain.wait(self._grace_s)
+        for listener in self.servers:
+            listener.close()
+        if not self.force_exit:  # who got in at the last moment hasn't been heard yet
+            await asyncio.sleep(LAST_CALL_S)
         left_s = 0.0 if self.force_exit else max(0.0, ends - time.monotonic())
         self.config.timeout_graceful_shutdown = math.ceil(left_s)
         await super().shutdown(sockets=sockets)

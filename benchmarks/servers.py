@@ -1,10 +1,10 @@
 """Our server, LitServe and Ray Serve around the same model, with the same clips and the same clients.
 
 ``make bench-servers`` (ARGS="--model real --batch 4 --clients 8"): three rounds with a model that sleeps 5 ms
-and 0.5 ms an item, at 1, 8 and 64 clients; each server is a process group of its own on loopback (`served/`),
-and the rounds of all three are interleaved, so that a noisy neighbour meets them alike. A client sends its
-next request when it has its answer. Prints JSON: requests a second, latencies, CPU of server and client;
-then the CPU of each server while nobody asks.
+and 0.5 ms an item, at 1, 8 and 64 clients. Each server has processes of its own on loopback (`served/`). The
+rounds of all three are interleaved, so that a noisy neighbour meets them alike. A client sends its next
+request when it has its answer. Prints JSON: requests a second, latencies, CPU of server and client; then the
+CPU of each server while nobody asks.
 
 With ``--model real`` the bare ``Scorer`` is measured in the same rounds, at full batches in a loop: on clips
 that are decoded already, and with the decoding. `servers.md` holds what came of it and how each was set up.
@@ -115,7 +115,6 @@ def running(name: str, python: str, asked: argparse.Namespace) -> Iterator[Serve
                 command,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,
                 env=os.environ | {"PYTHONPATH": str(HERE.parent), "RAY_AUTH_MODE": "disabled"},
             )
         server = Server(name, process, port)

@@ -6,6 +6,7 @@ An audit that the service knows nothing of, a trigger, writes down each time tha
 import hashlib
 import random
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -126,7 +127,13 @@ class _Database:
 
         def start() -> None:
             time.sleep(self.DOWN_S)
-            self.cluster.start()
+            while True:
+                try:
+                    self.cluster.start()
+                except subprocess.CalledProcessError:  # a child of the last one lingers
+                    time.sleep(0.2)
+                else:
+                    break
             self.ready.set()
 
         self.ready.clear()

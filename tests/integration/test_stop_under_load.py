@@ -62,6 +62,8 @@ class Clients:
                 self.answers[kind, answer.status_code, answer.json().get("code", "")] += 1
                 if answer.status_code == 202:
                     self.jobs.add(answer.json()["id"])
+            if answer.status_code == 503:
+                time.sleep(0.2)  # less than Retry-After says
 
 
 def test_nothing_is_lost_when_a_loaded_service_is_told_to_stop(tmp_path: Path) -> None:
