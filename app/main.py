@@ -11,7 +11,6 @@ import logging.config
 import math
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import FrameType
@@ -24,18 +23,22 @@ from fastapi.staticfiles import StaticFiles
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.admission import Admission
+from app.auth import Keyring, check_exposure
 from app.engines import Engine, LocalEngine
 from app.jobs.database import open_database
 from app.jobs.service import Jobs
 from app.jobs.worker import Worker
+from app.keys import KeyStore
 from app.middleware import AccessGuard, Lingering, Shield
 from app.problems import Problem, ProblemResponse, from_error, from_status
+from app.quotas import Failures
 from app.routes import health, jobs, models, pages, score, videos
 from app.scoring import Decoder, Scoring
 from app.services import Parts
-from app.settings import Settings, check_exposure
+from app.settings import Settings, parse_rate
 from app.stopping import SETTLE_S, Drain, Draining, leave_within
 from app.uploads import FORM_OVERHEAD_BYTES, Inbox
 from app.videos import VideoStore
@@ -66,15 +69,18 @@ def create_app(
     """The application. ``engine`` and ``decoder`` are for tests and engines elsewhere; the app closes them.
 
     Raises:
-        ExposureRefused: the address of ``settings`` is open to others and no key is configured.
+        ExposureRefused: the address of ``settings`` is open to others and there is no key.
+        StoreUnusable: the address is open to others and the database of keys can't be used.
     """
     settings = settings or Settings()
     check_exposure(settings)
+    keyring = Keyring(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         model = engine or LocalEngine(settings)
-        async with _started(settings, model, decoder, app.state.model_failed, app.state.drain) as parts:
+        starting = _started(settings, keyring, model, decoder, app.state.model_failed, drain=app.state.drain)
+        async with starting as parts:
             app.state.parts = parts
             yield
 
@@ -99,18 +105,27 @@ def create_app(
     app.add_exception_handler(OperationalError, _on_database_away)
     # The last one added is the outermost.
     app.add_middleware(Draining, drain=app.state.drain)
-    app.add_middleware(AccessGuard, keys=settings.keys(), allowed_hosts=settings.allowed_hosts)
+    app.add_middleware(
+        AccessGuard,
+        keyring=keyring,
+        failures=Failures(parse_rate(settings.key_failures)),
+        allowed_hosts=settings.allowed_hosts,
+    )
     app.add_middleware(Lingering)
     app.add_middleware(Shield)
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
     return app
 
 
 @contextlib.asynccontextmanager
 async def _started(
     settings: Settings,
+    keyring: Keyring,
     engine: Engine,
     decoder: Decoder | None,
     model_failed: Callable[[SpecSemError], None],
+    *,
     drain: Drain,
 ) -> AsyncIterator[Parts]:
     """The parts of the service, running."""
@@ -121,7 +136,10 @@ async def _started(
     await asyncio.to_thread(inbox.open)
     try:
         await store.open()
-        async with _scoring(settings, engine, decoder, model_failed, settings.job_slots) as (scoring, jobs):
+        async with (
+            _scoring(settings, engine, decoder, model_failed, settings.job_slots) as (scoring, jobs),
+            keyring.opened(KeyStore(jobs.database)),
+        ):
             sweeping = asyncio.create_task(_sweep(store))
             try:
                 yield Parts(
@@ -132,7 +150,7 @@ async def _started(
                     inbox=inbox,
                     videos=store,
                     jobs=jobs,
-                    needs_key=bool(settings.keys()),
+                    keyring=keyring,
                     drain=drain,
                 )
             finally:
@@ -262,7 +280,7 @@ async def _on_disconnect(_request: Request, _error: Exception) -> Response:
 
 
 class CannotServe(SpecSemError):
-    """The service can't start here: its port is taken, or its data folder can't be written."""
+    """The service can't start here: its port is taken."""
 
     code = "cannot_serve"
 
@@ -327,9 +345,10 @@ def run(settings: Settings, engine: Engine | None = None, decoder: Decoder | Non
     """Serve until Ctrl-C or SIGTERM; work in flight gets ``shutdown_grace_s`` seconds to finish.
 
     Raises:
-        ExposureRefused: the address is open to others and no key is configured.
+        ExposureRefused: the address is open to others and there is no key.
         ModelError, UnknownPolicy: the model can't be used.
-        CannotServe: the port is taken or the data folder can't be written.
+        CannotServe: the port is taken.
+        DataDirUnusable: the data folder can't be written.
         StoreUnusable: the database of jobs can't be used.
     """
     app = create_app(settings, engine, decoder)
@@ -374,7 +393,7 @@ def work(
 
     Raises:
         ModelError, UnknownPolicy: the model can't be used.
-        CannotServe: the data folder can't be written.
+        DataDirUnusable: the data folder can't be written.
         StoreUnusable: the database of jobs can't be used.
     """
     settings = settings.model_copy(update={"decode_workers": slots or settings.decode_workers})
@@ -412,7 +431,7 @@ async def _work(settings: Settings, engine: Engine, decoder: Decoder | None) -> 
 
 def _check(settings: Settings, engine: Engine | None) -> None:
     """Say now, in a sentence, what would otherwise be a trace from the middle of a start."""
-    _data_dir(settings)
+    settings.make_data_dir()
     open_database(settings.database_address, settings.data_dir).dispose()
     if engine is None:
         get_model(settings.model).verified_weights()  # not by a service that never gets ready
@@ -432,19 +451,6 @@ def _listener(settings: Settings) -> socket.socket:
         raise CannotServe(
             f"Can't listen on {settings.host}, port {settings.port}: {reason}. "
             "Choose another with --port or SPECSEM_PORT (0 takes a free one)."
-        ) from error
-
-
-def _data_dir(settings: Settings) -> None:
-    try:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=settings.data_dir):
-            pass
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise CannotServe(
-            f"The data folder {settings.data_dir} can't be written: {reason}. "
-            "Set SPECSEM_DATA_DIR to another."
         ) from error
 
 

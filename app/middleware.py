@@ -1,25 +1,25 @@
 """What surrounds a request, in plain ASGI: one ``@app.middleware("http")`` would hide ``http.disconnect``.
 
 From the outside in: ``Shield`` (headers, and no stack trace ever leaves), ``Lingering`` (a refusal
-reaches the client though its upload is still on the way), ``AccessGuard`` (who may ask).
+reaches the client though its upload is still on the way), ``AccessGuard`` (who may ask, and how much).
 """
 
 import asyncio
-import hmac
 import logging
 import secrets
-from collections.abc import Callable, Sequence
-from hashlib import sha256
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.auth import ANYBODY, Caller, Keyring, is_public, scopes_for, unauthorized
 from app.problems import Problem, ProblemResponse, stopping
+from app.quotas import Failures, Quotas, network_of
 from app.settings import is_loopback_address, is_loopback_name
 
-__all__ = ["CONTENT_SECURITY_POLICY", "AccessGuard", "Lingering", "Shield"]
+__all__ = ["CALLER", "CONTENT_SECURITY_POLICY", "AccessGuard", "Lingering", "Shield"]
 
 logger = logging.getLogger("specsem.app")
 
@@ -39,8 +39,8 @@ SECURITY_HEADERS = {
 LINGER_S = 2.0
 LINGER_BYTES = 16 * 1024**2
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-KEYLESS_PATHS = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz"})
-"""With all below ``/static/``, what needs no key; any other path does, one that nobody thought of too."""
+CALLER = "specsem.caller"
+"""Where ``AccessGuard`` leaves the ``Caller`` in the scope."""
 
 
 class Shield:
@@ -63,10 +63,10 @@ class Shield:
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
-                # no-cache: asked again with its ETag, so that an upgrade shows at once.
-                headers.setdefault(
-                    "Cache-Control", "no-store" if _route_path(scope).startswith("/v1/") else "no-cache"
-                )
+                if _route_path(scope).startswith("/v1/"):
+                    headers["Cache-Control"] = "no-store"
+                else:  # asked again with its ETag, so that an upgrade shows at once
+                    headers.setdefault("Cache-Control", "no-cache")
                 headers["X-Request-Id"] = request_id
             await send(message)
 
@@ -139,89 +139,121 @@ async def _drain(receive: Receive, complete: Callable[[], bool]) -> None:
 
 
 class AccessGuard:
-    """Who may ask: the address it came in by, the host name, the site it came from, the key."""
+    """Who may ask, and how much: the address it came in by, the host name, the site it came from, the key
+    with its scopes and its quota. All of it before the body."""
 
-    def __init__(self, app: ASGIApp, *, keys: Sequence[bytes], allowed_hosts: Sequence[str]) -> None:
-        """Keys are kept as digests: equal in length, so that comparing them tells nothing."""
+    def __init__(
+        self, app: ASGIApp, *, keyring: Keyring, failures: Failures, allowed_hosts: Sequence[str]
+    ) -> None:
         self.app = app
-        self.digests = [sha256(key).digest() for key in keys]
+        self.keyring = keyring
+        self.failures = failures
+        self.quotas = Quotas()
         self.allowed_hosts = frozenset(host.lower().rstrip(".") for host in allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
-            return
-        if scope["type"] == "http" and (problem := self._refusal(scope)) is not None:
-            await ProblemResponse(problem)(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
+        elif scope["type"] != "http":
+            await self.app(scope, receive, send)
+        else:
+            try:
+                await self._pass_on(scope, receive, send)
+            except Problem as problem:
+                await ProblemResponse(problem)(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> Problem | None:
-        headers = Headers(scope=scope)
-        return (
-            self._exposed(scope)
-            or self._foreign_host(headers)
-            or self._cross_site(scope["method"], headers)
-            or self._keyless(_route_path(scope), headers)
-        )
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises ``Problem`` for what is refused here; the application answers its own."""
+        headers, path = Headers(scope=scope), _route_path(scope)
+        closed = await self.keyring.is_closed()
+        self._check_exposed(scope, closed=closed)
+        self._check_host(headers, closed=closed)
+        _check_site(scope["method"], headers)
+        if not closed:
+            scope[CALLER] = ANYBODY
+        if not closed or is_public(path):
+            await self.app(scope, receive, send)
+            return
+        caller = await self._caller(headers, (scope.get("client") or ("",))[0])
+        assert caller.quota is not None  # noqa: S101 - every key has one
+        async with self.quotas.held(caller.key, caller.quota) as limits:
+            if caller.scopes.isdisjoint(scopes_for(scope["method"], path)):
+                raise Problem("forbidden", "This key lacks the scope for this.", headers=limits)
+            scope[CALLER] = caller
+            await self.app(scope, receive, _with_headers(send, limits))
 
-    def _exposed(self, scope: Scope) -> Problem | None:
+    async def _caller(self, headers: Headers, address: str) -> Caller:
+        """Who has the key that was sent. Wrong ones are counted."""
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        offered = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        if not offered:
+            raise unauthorized()
+        network = network_of(address)
+        wait_s = await self.failures.wait_s(network)
+        try:
+            return await self.keyring.caller(offered, guessing=wait_s > 0)
+        except Problem as problem:
+            if problem.code != "unauthorized":
+                raise
+            if wait_s:
+                raise Problem(
+                    "rate_limited",
+                    "Too many wrong keys came from this address; try again later.",
+                    headers={"Retry-After": str(wait_s)},
+                ) from problem
+            await self.failures.count(network)
+            if await self.failures.wait_s(network):
+                logger.warning("too many wrong keys from %s", network)
+            raise
+
+    def _check_exposed(self, scope: Scope, *, closed: bool) -> None:
         """Without keys only loopback is served, however the server was started (uvicorn by hand, say)."""
         server = scope.get("server")
-        if (
-            self.digests or server is None or server[1] is None
-        ):  # None: a Unix socket, which has its own modes
-            return None
+        if closed or server is None or server[1] is None:  # None: a Unix socket, which has its own modes
+            return
         if is_loopback_address(server[0]) or server[0] == "localhost":
-            return None
-        return Problem(
+            return
+        raise Problem(
             "exposure_refused",
-            "This service has no keys and answers on the loopback address only. Its operator must set "
-            "SPECSEM_API_KEYS before other machines may use it.",
+            "This service has no keys and answers on the loopback address only. Its operator must make one "
+            "(specsem keys create) or set SPECSEM_API_KEYS before other machines may use it.",
         )
 
-    def _foreign_host(self, headers: Headers) -> Problem | None:
+    def _check_host(self, headers: Headers, *, closed: bool) -> None:
         """Against DNS rebinding: a page of evil.example at 127.0.0.1 still says its own name."""
-        if self.digests and not self.allowed_hosts:
-            return None  # such a page has no key
+        if closed and not self.allowed_hosts:
+            return  # such a page has no key
         host = _host_name(headers.get("host", ""))
         if host and (is_loopback_name(host) or host in self.allowed_hosts):
-            return None
-        return Problem(
+            return
+        raise Problem(
             "host_refused", "This host name is not served here; SPECSEM_ALLOWED_HOSTS names those that are."
         )
 
-    @staticmethod
-    def _cross_site(method: str, headers: Headers) -> Problem | None:
-        """No other web site may make a visitor's browser write here."""
-        if method in SAFE_METHODS:
-            return None
-        site = headers.get("sec-fetch-site")
-        origin = headers.get("origin")
-        if site is not None:
-            allowed = site in {"same-origin", "none"}
-        elif origin is not None:
-            allowed = urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
-        else:
-            allowed = True  # no browser
-        if allowed:
-            return None
-        return Problem("cross_site", "Requests from pages of other sites are refused.")
 
-    def _keyless(self, path: str, headers: Headers) -> Problem | None:
-        if not self.digests or path in KEYLESS_PATHS or path.startswith("/static/"):
-            return None
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        offered = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        digest = sha256(offered.encode("latin-1", "replace")).digest()
-        # Every key is compared: the time taken doesn't tell which one came close.
-        if any([hmac.compare_digest(digest, known) for known in self.digests]):  # noqa: C419
-            return None
-        return Problem(
-            "unauthorized",
-            "Send a key as `Authorization: Bearer KEY` or `X-API-Key: KEY`.",
-            headers={"WWW-Authenticate": 'Bearer realm="specsem"'},
-        )
+def _check_site(method: str, headers: Headers) -> None:
+    """No other web site may make a visitor's browser write here."""
+    if method in SAFE_METHODS:
+        return
+    site = headers.get("sec-fetch-site")
+    origin = headers.get("origin")
+    if site is not None:
+        allowed = site in {"same-origin", "none"}
+    elif origin is not None:
+        allowed = urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    else:
+        allowed = True  # no browser
+    if not allowed:
+        raise Problem("cross_site", "Requests from pages of other sites are refused.")
+
+
+def _with_headers(send: Send, headers: Mapping[str, str]) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(headers)
+        await send(message)
+
+    return sending
 
 
 def _route_path(scope: Scope) -> str:

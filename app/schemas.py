@@ -15,12 +15,11 @@ __all__ = [
     "JobProgress",
     "ModelInfo",
     "ModelList",
+    "NamedVideo",
     "PolicyInfo",
     "PolicyList",
     "ProblemDocument",
     "Readiness",
-    "ScoreVideo",
-    "SubmitJob",
     "Video",
     "VideoMedia",
 ]
@@ -55,24 +54,21 @@ class Video(_Record):
     expires_at: datetime = Field(description="It is removed at this time.")
 
 
-class ScoreVideo(_Record):
-    """Score a video that was uploaded before."""
-
-    video: str = Field(description="Its id.", examples=["9f86d081884c7d659a2feaa0c55ad015"])
-    thorough: bool = Field(False, description="Scan the whole time line instead of a few windows.")
-
-
-class SubmitJob(_Record):
-    """A job for what is no upload of its own: a stored video, or an address."""
+class NamedVideo(_Record):
+    """A video that is named instead of sent: a stored one, or an address."""
 
     video: str | None = Field(
         None, description="Id of a stored video.", examples=["9f86d081884c7d659a2feaa0c55ad015"]
     )
-    url: str | None = Field(None, description="An address to fetch; refused where that is switched off.")
+    url: str | None = Field(
+        None,
+        description="Where to fetch it from, by https: for jobs only, and where that is switched on.",
+        examples=["https://media.example.org/clip.mp4"],
+    )
     thorough: bool = Field(False, description="Scan the whole time line instead of a few windows.")
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> "SubmitJob":
+    def _one_of_them(self) -> "NamedVideo":
         if (self.video is None) == (self.url is None):
             raise ValueError("say either `video` or `url`")
         return self
@@ -82,7 +78,7 @@ class JobProgress(_Record):
     """How far a job is."""
 
     stage: str = Field(
-        description="queued, starting, decode, score or scan; then as the state.", examples=["scan"]
+        description="queued, starting, fetch, decode, score or scan; then as the state.", examples=["scan"]
     )
     fraction: float = Field(ge=0, le=1, description="Of all the work.")
     eta_s: float | None = Field(description="Seconds left, as the time so far lets expect.")
@@ -110,8 +106,9 @@ class Job(_Record):
     ] = Field(description="The answer of a job that is done, as `/v1/score` gives it; not in the list.")
     error: ErrorBody | None = Field(description="Why it failed.")
     filename: str = Field(description="The client's name of it, for showing.", examples=["clip.mp4"])
-    bytes: int
-    sha256: str
+    bytes: int | None = Field(description="None until it has been fetched.")
+    sha256: str | None = Field(description="None until it has been fetched.")
+    url: str | None = Field(description="Where it is fetched from, without the query.")
     thorough: bool
     from_store: bool = Field(description="Answered by an earlier job for the same bytes.")
     created_at: datetime | None

@@ -6,8 +6,10 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.admission import Admission
+from app.auth import Caller, Keyring
 from app.engines import Engine
 from app.jobs.service import Jobs
+from app.middleware import CALLER
 from app.scoring import Scoring
 from app.settings import Settings
 from app.stopping import Drain
@@ -28,7 +30,7 @@ class Parts:
     inbox: Inbox
     videos: VideoStore
     jobs: Jobs
-    needs_key: bool
+    keyring: Keyring
     drain: Drain
 
 
@@ -45,9 +47,10 @@ async def _parts(request: Request) -> Parts:
 Services = Annotated[Parts, Depends(_parts)]
 
 
-async def _tenant(_request: Request) -> str:
-    """Whose request it is. There is one tenant until keys have tenants of their own."""
-    return ""
+async def _tenant(request: Request) -> str:
+    """Whose request it is; the tenant without a name where no key is needed."""
+    caller: Caller = request.scope[CALLER]
+    return caller.tenant
 
 
 Tenant = Annotated[str, Depends(_tenant)]

@@ -5,17 +5,29 @@ Lists are written with commas: ``SPECSEM_ALLOWED_HOSTS=specsem.example.org,10.0.
 
 import functools
 import ipaddress
+import tempfile
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any
 
+from limits import RateLimitItem, parse
 from platformdirs import user_data_path
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.outbound import Rules, parse_host
 from specsem.errors import SpecSemError
 from specsem.media import Limits
 
-__all__ = ["ExposureRefused", "Settings", "check_exposure", "is_loopback_address", "is_loopback_name"]
+__all__ = [
+    "DataDirUnusable",
+    "ExposureRefused",
+    "Settings",
+    "is_loopback_address",
+    "is_loopback_name",
+    "parse_address",
+    "parse_rate",
+]
 
 GIB = 1024**3
 MIN_KEY_CHARACTERS = 16
@@ -27,9 +39,51 @@ class ExposureRefused(SpecSemError):
     code = "exposure_refused"
 
 
+class DataDirUnusable(SpecSemError):
+    """The data folder can't be written."""
+
+    code = "data_dir_unusable"
+
+
 def _split(value: Any) -> Any:
     """``a, b`` -> ``["a", "b"]``; anything but text passes through."""
     return [item for part in value.split(",") if (item := part.strip())] if isinstance(value, str) else value
+
+
+def parse_rate(text: str) -> RateLimitItem:
+    """``600/minute`` or ``5 per 10 seconds``: so many in a window of so long.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        rate = parse(text)
+    except ValueError:
+        rate = None
+    if rate is None or rate.amount < 1 or rate.get_expiry() < 1:
+        raise ValueError(f"{text!r} is no rate; write it as 600/minute or 5 per 10 seconds")
+    return rate
+
+
+def _rate(text: str) -> str:
+    parse_rate(text)
+    return text
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no address and no network: {error}") from None
+
+
+Rate = Annotated[str, AfterValidator(_rate)]
+Network = Annotated[str, AfterValidator(_network)]
+
+
+def _is_network(entry: str) -> bool:
+    """Whether this is meant as addresses and not as a name: ``10.0.0.0/8``, ``10.0.0.7``, ``fd12::7``."""
+    return "/" in entry or ":" in entry or entry.rpartition(".")[2].isdigit()
 
 
 class Settings(BaseSettings):
@@ -44,12 +98,42 @@ class Settings(BaseSettings):
         [], description="Names under which a proxy or other machines reach the service (Host header)."
     )
     api_keys: Annotated[list[SecretStr], NoDecode, BeforeValidator(_split)] = Field(
-        [], description=f"Keys that open /v1, each at least {MIN_KEY_CHARACTERS} characters."
+        [],
+        description=f"Keys beside those of `specsem keys`, each at least {MIN_KEY_CHARACTERS} characters. "
+        "They may do all but administer, as the tenant without a name.",
     )
     api_keys_file: Path | None = Field(
         None, description="File of further keys, one a line; # begins a comment."
     )
     access_log: bool = Field(True, description="One line a request on standard error.")
+    trusted_proxies: Annotated[list[Network], NoDecode, BeforeValidator(_split)] = Field(
+        [],
+        description="Addresses or networks of proxies whose X-Forwarded-For and -Proto are believed. "
+        "Behind any other, all clients have the proxy's address.",
+    )
+
+    # What a key may do. All is counted in each process by itself, and anew after a restart.
+    key_rate: Rate = Field(
+        "1200/minute", description="Requests of one key before 429, unless it has a rate of its own."
+    )
+    key_concurrency: int = Field(
+        64,
+        gt=0,
+        description="Requests of one key at a time before 429, unless it has a number of its own. "
+        "Watching a job is one.",
+    )
+    key_failures: Rate = Field(
+        "20/minute",
+        description="Wrong keys from one address (of IPv6, one /64) before 429. Keys of SPECSEM_API_KEYS "
+        "are refused from there meanwhile; those of `specsem keys` can't be guessed and go on working.",
+    )
+    key_cache_s: float = Field(
+        5.0,
+        ge=0,
+        le=300,
+        description="A key of `specsem keys` is looked up again after so many seconds: "
+        "it can be used for so long after it was revoked.",
+    )
 
     # What it runs.
     data_dir: Path = Field(
@@ -108,6 +192,38 @@ class Settings(BaseSettings):
         600.0, gt=0, description="/v1/score makes a job of what is longer, unless `Prefer: wait` is sent."
     )
 
+    # Addresses: jobs by {"url": ...}.
+    url_fetch: bool = Field(
+        False,
+        description="Fetch videos from addresses that clients name. Only from public ones, unless "
+        "url_fetch_internal says otherwise.",
+    )
+    url_fetch_http: bool = Field(
+        False, description="Fetch by plain http too: anybody on the way may read and change what is fetched."
+    )
+    url_fetch_ports: Annotated[list[int], NoDecode, BeforeValidator(_split)] = Field(
+        [], description="Ports that an address may name. Empty: 443, and 80 where plain http is on."
+    )
+    url_fetch_hosts: Annotated[list[str], NoDecode, BeforeValidator(_split)] = Field(
+        [], description="Fetch from these hosts only; *.example.org are all below it. Empty: any."
+    )
+    url_fetch_internal: Annotated[list[str], NoDecode, BeforeValidator(_split)] = Field(
+        [],
+        description="Hosts (storage.internal) and networks (10.1.2.0/28) to fetch from though they are not "
+        "public. Dangerous: who may submit jobs then reaches all that listens there on the allowed ports, as "
+        "this machine does, and learns from the errors what answers. Name single hosts rather than networks; "
+        "who controls a name decides which internal address it means.",
+    )
+    url_fetch_connect_s: float = Field(
+        10.0, gt=0, description="Seconds for looking a host up, and again for connecting to it."
+    )
+    url_fetch_idle_s: float = Field(
+        30.0, gt=0, description="A fetch that gets nothing for so long has failed."
+    )
+    url_fetch_timeout_s: float = Field(
+        1800.0, gt=0, description="A fetch must be complete after so many seconds."
+    )
+
     # The decoder: what one file may cost (specsem.media.Limits).
     decode_workers: int = Field(2, gt=0, description="Decoder processes.")
     decode_wall_s: float = Field(
@@ -125,6 +241,34 @@ class Settings(BaseSettings):
         if any(len(key.get_secret_value()) < MIN_KEY_CHARACTERS for key in self.api_keys):
             raise ValueError(f"a key in SPECSEM_API_KEYS is shorter than {MIN_KEY_CHARACTERS} characters")
         return self
+
+    @field_validator("url_fetch_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: list[str]) -> list[str]:
+        return [
+            ("*." if host.startswith("*.") else "") + parse_host(host.removeprefix("*.")) for host in hosts
+        ]
+
+    @field_validator("url_fetch_internal")
+    @classmethod
+    def _are_hosts_or_networks(cls, entries: list[str]) -> list[str]:
+        return [_network(entry) if _is_network(entry) else parse_host(entry) for entry in entries]
+
+    @property
+    def fetch_rules(self) -> Rules:
+        """Where files may be fetched from."""
+        ports = self.url_fetch_ports or ([443, 80] if self.url_fetch_http else [443])
+        networks = [entry for entry in self.url_fetch_internal if _is_network(entry)]
+        return Rules(
+            http=self.url_fetch_http,
+            ports=frozenset(ports),
+            hosts=frozenset(self.url_fetch_hosts),
+            internal_hosts=frozenset(self.url_fetch_internal) - frozenset(networks),
+            internal_networks=tuple(map(ipaddress.ip_network, networks)),
+            connect_s=self.url_fetch_connect_s,
+            idle_s=self.url_fetch_idle_s,
+            timeout_s=self.url_fetch_timeout_s,
+        )
 
     @property
     def database_address(self) -> str | None:
@@ -145,8 +289,25 @@ class Settings(BaseSettings):
             memory_bytes=self.decode_memory_bytes,
         )
 
+    def make_data_dir(self) -> None:
+        """Make the data folder, and see that it can be written.
+
+        Raises:
+            DataDirUnusable: it can't.
+        """
+        try:
+            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.data_dir):
+                pass
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise DataDirUnusable(
+                f"The data folder {self.data_dir} can't be written: {reason}. "
+                "Set SPECSEM_DATA_DIR to another."
+            ) from error
+
     def keys(self) -> list[bytes]:
-        """All configured keys, those of the file included.
+        """All configured keys, those of the file included; not those of the database.
 
         Raises:
             ExposureRefused: the key file can't be read or holds a weak key.
@@ -168,33 +329,23 @@ class Settings(BaseSettings):
         return [key.encode() for key in keys]
 
 
+def parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """An IP address without its zone; mapped IPv6 as what it maps. None: it is no address."""
+    try:
+        ip = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(ip, "ipv4_mapped", None) or ip
+
+
 @functools.lru_cache(maxsize=64)  # asked at every request, of the same few
 def is_loopback_address(address: str) -> bool:
     """Whether this IP address (no name) never leaves the machine; mapped IPv6 counts as what it maps."""
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(ip, "ipv4_mapped", None)
-    return bool((mapped or ip).is_loopback)
+    ip = parse_address(address)
+    return ip is not None and ip.is_loopback
 
 
 def is_loopback_name(host: str) -> bool:
     """Whether a host name or address means this machine, by what it says and never by a look-up."""
     name = host.strip("[]").rstrip(".").lower()
     return name == "localhost" or name.endswith(".localhost") or is_loopback_address(name)
-
-
-def check_exposure(settings: Settings) -> None:
-    """Refuse to listen on anything but loopback without a key.
-
-    Raises:
-        ExposureRefused: with a sentence that says what to do.
-    """
-    if is_loopback_name(settings.host) or settings.keys():
-        return
-    raise ExposureRefused(
-        f"Listening on {settings.host} would let every machine that can reach it use this service. "
-        "Set SPECSEM_API_KEYS to one or more keys first (for example: "
-        'SPECSEM_API_KEYS="$(openssl rand -hex 32)"), or listen on 127.0.0.1.'
-    )

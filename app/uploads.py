@@ -25,7 +25,16 @@ from starlette.requests import Request
 from app.admission import Permit
 from app.problems import Problem, too_large
 
-__all__ = ["FORM_OVERHEAD_BYTES", "Inbox", "Upload", "check_announced_length", "clean_name", "content_type"]
+__all__ = [
+    "FORM_OVERHEAD_BYTES",
+    "Inbox",
+    "Sink",
+    "Upload",
+    "check_announced_length",
+    "clean_name",
+    "content_type",
+    "disk_full",
+]
 
 MEDIA_FILE = "media"
 BUFFER_BYTES = 1024 * 1024
@@ -151,7 +160,7 @@ class Inbox:
             raise disk_full() from error
         try:
             with (folder / MEDIA_FILE).open("xb") as file:
-                sink = _Sink(file, max_bytes, permit)
+                sink = Sink(file, max_bytes, permit)
                 if kind == "multipart/form-data":
                     fields = await _read_form(_chunks(request, idle_s, timeout_s), options, sink)
                 else:
@@ -214,8 +223,8 @@ async def _chunks(request: Request, idle_s: float, timeout_s: float) -> AsyncIte
             yield chunk
 
 
-class _Sink:
-    """Counts, hashes and writes; the last two in a thread, a megabyte at a time."""
+class Sink:
+    """Counts, hashes and writes what arrives; the last two in a thread, a megabyte at a time."""
 
     def __init__(self, file: BinaryIO, max_bytes: int, permit: Permit) -> None:
         self._file = file
@@ -227,6 +236,7 @@ class _Sink:
         self.name = ""
 
     def take(self, data: bytes) -> None:
+        """Count it. Raises ``Problem`` ``limits_exceeded`` (413), and those of ``Permit.grow``."""
         self.bytes += len(data)
         if self.bytes > self._max_bytes:
             raise too_large(self._max_bytes)
@@ -234,10 +244,12 @@ class _Sink:
         self._buffer += data
 
     async def flush_if_full(self) -> None:
+        """Write what has come together, if it is worth it. Raises as ``flush``."""
         if len(self._buffer) >= BUFFER_BYTES:
             await self.flush()
 
     async def flush(self) -> None:
+        """Write what is left. Raises ``Problem`` ``storage_full`` (503)."""
         data, self._buffer = bytes(self._buffer), bytearray()
         try:
             if len(data) <= SMALL_BYTES:
@@ -253,6 +265,7 @@ class _Sink:
         self._file.flush()
 
     def digest(self) -> str:
+        """The sha256 of what was written."""
         return self._hash.hexdigest()
 
 
@@ -271,7 +284,7 @@ class _Part:
 class _Form:
     """Receives the parser's callbacks. One file, in the field ``file``; other fields are small texts."""
 
-    def __init__(self, boundary: bytes, sink: _Sink) -> None:
+    def __init__(self, boundary: bytes, sink: Sink) -> None:
         self._sink = sink
         self._part = _Part()
         self._parts = 0
@@ -339,9 +352,7 @@ class _Form:
         self.complete = True
 
 
-async def _read_form(
-    chunks: AsyncIterator[bytes], options: dict[bytes, bytes], sink: _Sink
-) -> dict[str, str]:
+async def _read_form(chunks: AsyncIterator[bytes], options: dict[bytes, bytes], sink: Sink) -> dict[str, str]:
     """Feed the form's parser; the file goes to ``sink``, the other fields are returned."""
     boundary = options.get(b"boundary", b"")
     received = 0

@@ -24,23 +24,46 @@ from specsem.training.semantic_head import shown_features
 
 WAYS: dict[str, Observed] = {"every label": "labels", "counts": "count", "mean label": "mean"}
 WARM_UP = 0.2
-RIDGE = 0.02
+
+
+def compose(y_N: Tensor, group: int, generator: torch.Generator, *, uneven: bool) -> Tensor:
+    """Which clips (G, m) share a group, each in one at most. ``uneven``: each group comes from a queue with a
+    share of generated clips of its own, any from none to all as likely, for as long as both last."""
+    order_N = torch.randperm(len(y_N), generator=generator)
+    if not uneven:
+        return order_N[: len(y_N) // group * group].reshape(-1, group)
+    kinds = [order_N[y_N[order_N] == label].tolist() for label in (0.0, 1.0)]
+    groups = []
+    while True:
+        share = float(torch.rand((), generator=generator))
+        wanted = int((torch.rand(group, generator=generator) < share).sum())
+        if wanted > len(kinds[1]) or group - wanted > len(kinds[0]):
+            return torch.tensor(groups)
+        groups.append([kinds[label].pop() for label in (0,) * (group - wanted) + (1,) * wanted])
 
 
 def fit(
-    x_ND: Tensor, y_N: Tensor, observed: Observed, *, group: int, redrawn: bool, steps: int, seed: int
+    x_ND: Tensor,
+    y_N: Tensor,
+    observed: Observed,
+    *,
+    group: int,
+    uneven: bool,
+    redrawn: bool,
+    ridge: float,
+    steps: int,
+    seed: int,
 ) -> Tensor:
     """The weights (D + 1,) of a linear head. Groups are fixed, as in a queue that is moderated once; redrawn,
     every clip comes back in ever new company, as in ``specsem.training.loop``."""
     generator = torch.Generator().manual_seed(seed)
-    order_N = torch.randperm(len(x_ND), generator=generator)
-    index_Gm = order_N[: len(x_ND) // group * group].reshape(-1, group)
+    index_Gm = compose(y_N, group, generator, uneven=uneven)
     weight_D = torch.zeros(x_ND.shape[1] + 1, requires_grad=True)
-    optimiser = torch.optim.AdamW([weight_D], lr=3e-3, weight_decay=RIDGE)
+    optimiser = torch.optim.AdamW([weight_D], lr=3e-3, weight_decay=ridge)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for step in range(steps):
         if redrawn:
-            index_Gm = torch.randperm(len(x_ND), generator=generator)[: index_Gm.numel()].reshape(-1, group)
+            index_Gm = compose(y_N, group, generator, uneven=uneven)
         chosen_gm = index_Gm[torch.randint(len(index_Gm), (16,), generator=generator)]
         logit_gm = x_ND[chosen_gm] @ weight_D[:-1] + weight_D[-1]
         if observed == "labels":
@@ -60,6 +83,8 @@ def main() -> None:
     parser.add_argument("scores", type=Path)
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--redrawn", action="store_true")
+    parser.add_argument("--uneven", action="store_true")
+    parser.add_argument("--ridge", type=float, default=20.0, help="weight decay of AdamW")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--condition", default="as-is")
@@ -84,7 +109,9 @@ def main() -> None:
                     y_N[inside_N],
                     observed,
                     group=asked.group,
+                    uneven=asked.uneven,
                     redrawn=asked.redrawn,
+                    ridge=asked.ridge,
                     steps=asked.steps,
                     seed=seed,
                 )

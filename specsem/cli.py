@@ -40,6 +40,7 @@ COMMANDS_ELSEWHERE = {
     "settings": "app.settings:Settings",
     "serve": "app.main:run",
     "worker": "app.main:work",
+    "keys": "app.keys:open_keys",
     "train": "specsem.training.run:train",
     "ablate": "specsem.training.ablation:ablate",
     "evaluate": "specsem.evaluation.run:evaluate",
@@ -58,6 +59,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+keys = typer.Typer(name="keys", help="Keys of the service: create, list, revoke.", no_args_is_help=True)
+app.add_typer(keys)
 
 
 class Device(StrEnum):
@@ -202,6 +206,68 @@ def worker(
 ) -> None:
     """Work on the jobs that a service has taken, beside it: the same database, the same data folder."""
     _elsewhere("worker")(_settings(), jobs)
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Option(help="What it is for, to know it again.")] = "",
+    tenant: Annotated[
+        str, typer.Option(help="Whose jobs and videos it sees. [default: one of no name]")
+    ] = "",
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SCOPE", help="score, jobs, admin or metrics; repeat. [default: score, jobs]"),
+    ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help="After 12h, 90d, 2w, or at 2027-01-31. [default: never]"),
+    ] = None,
+    rate: Annotated[
+        str | None, typer.Option(metavar="RATE", help="Such as 600/minute. [default: SPECSEM_KEY_RATE]")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Requests at a time. [default: SPECSEM_KEY_CONCURRENCY]")
+    ] = None,
+) -> None:
+    """Make a key and print it: it is shown this once, and stored as a hash."""
+    given = {"scopes": scope} if scope else {}
+    with _elsewhere("keys")(_settings()) as store:
+        key, _ = store.create(
+            name=name, tenant=tenant, expires=expires, rate=rate, concurrency=concurrency, **given
+        )
+    typer.echo(key)
+    typer.echo("Keep it now: it is not shown again.", err=True)
+
+
+@keys.command("list")
+def list_keys(as_json: JsonOption = False) -> None:
+    """List the keys, the latest first; of each, what is no secret."""
+    from specsem.output import keys_table
+
+    with _elsewhere("keys")(_settings()) as store:
+        listed = store.listed()
+    if as_json:
+        for key in listed:
+            typer.echo(json.dumps(key))
+    else:
+        keys_table(listed)
+
+
+@keys.command("revoke", no_args_is_help=True)
+def revoke_key(
+    key: Annotated[str, typer.Argument(metavar="PREFIX", help="As `list` shows it, or the whole key.")],
+    forget: Annotated[
+        bool,
+        typer.Option(
+            "--forget",
+            help="Remove it from the list as well. Without any key, the service is open again on loopback.",
+        ),
+    ] = False,
+) -> None:
+    """End a key. A running service takes it for at most SPECSEM_KEY_CACHE_S seconds more."""
+    with _elsewhere("keys")(_settings()) as store:
+        row = store.revoke(key, forget=forget)
+    typer.echo(f"{row.prefix} is {'forgotten' if forget else 'revoked'}.")
 
 
 def _settings(**given: object) -> Any:

@@ -4,11 +4,12 @@ import contextlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,13 +18,13 @@ from rich.progress import (
     Task,
     TextColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from specsem.registry import ModelRecord
 from specsem.result import FailedFile, ScoredFile, Segment
 
-__all__ = ["JsonLines", "ProgressBar", "Report", "models_table", "time_line"]
+__all__ = ["JsonLines", "ProgressBar", "Report", "keys_table", "models_table", "time_line"]
 
 STYLES = {"generated": "bold red", "authentic": "bold green", "inconclusive": "bold yellow"}
 BARS = "▁▂▃▄▅▆▇█"
@@ -214,6 +215,35 @@ def models_table(records: Sequence[ModelRecord]) -> None:
         weights = "present" if record.present else "not here"
         table.add_row(
             record.name, record.version, weights, record.licence, record.sha256[:12], record.summary
+        )
+    Console().print(table)
+
+
+def keys_table(keys: Sequence[Mapping[str, Any]]) -> None:
+    """Print the keys of a service, as its ``KeyStore.listed`` gives them."""
+    table = Table(
+        Column("prefix", no_wrap=True),
+        "state",
+        "name",
+        "tenant",
+        "scopes",
+        "limits",
+        Column("expires", no_wrap=True),
+        Column("last used", no_wrap=True),
+        box=None,
+        header_style="dim",
+    )
+    for key in keys:
+        limits = [key["rate"], key["concurrency"] and f"{key['concurrency']} at a time"]
+        table.add_row(
+            key["prefix"],
+            key["state"],
+            escape(key["name"]),
+            key["tenant"],
+            " ".join(key["scopes"]),
+            ", ".join(filter(None, limits)),
+            (key["expires_at"] or "never")[:10],
+            (key["last_used_at"] or "never")[:10],
         )
     Console().print(table)
 

@@ -45,10 +45,12 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.parametrize("queues", ["", "--uneven"])
 def test_counts_teach_what_labels_teach(
-    scores: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    queues: str, scores: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("counts", str(scores), "--seeds", "2", "--steps", "300", monkeypatch=monkeypatch)
+    options = ["--seeds", "2", "--steps", "300", "--ridge", "1", *queues.split()]
+    run("counts", str(scores), *options, monkeypatch=monkeypatch)
     table = dict(line.split("|")[1:3] for line in capsys.readouterr().out.splitlines() if "(0." in line)
     auc = {name.strip(): float(cell.split()[0]) for name, cell in table.items()}
     assert set(auc) == {"every label", "counts", "mean label"}

@@ -80,6 +80,7 @@ def test_only_the_command_line_reaches_elsewhere_by_name() -> None:
         "settings",
         "serve",
         "worker",
+        "keys",
         "train",
         "ablate",
         "evaluate",
@@ -103,6 +104,25 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     program = "import sys, specsem.cli, specsem.media; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert HEAVY.isdisjoint(loaded.stdout.split())
+
+
+PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle"}
+
+
+def calls(module: str) -> Iterator[ast.Call]:
+    tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+    return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+
+
+@pytest.mark.parametrize("module", modules())
+def test_nothing_is_unpickled(module: str) -> None:
+    """Whoever writes a pickle that is read here runs code here; ``torch.load`` can be told to run none."""
+    assert PICKLES.isdisjoint(name.split(".")[0] for name in imports(module))
+    for call in calls(module):
+        given = {word.arg: ast.unparse(word.value) for word in call.keywords}
+        assert given.get("allow_pickle", "False") == "False"
+        if ast.unparse(call.func) == "torch.load":
+            assert given.get("weights_only") == "True", f"line {call.lineno}"
 
 
 # -- what is locked -----------------------------------------------------------------------------------------

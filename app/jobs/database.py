@@ -84,6 +84,7 @@ def _engine(url: URL) -> Engine:
                 url,
                 pool_size=DB_THREADS,
                 max_overflow=2,
+                hide_parameters=True,
                 pool_pre_ping=True,  # a database that was restarted is no error
                 connect_args={"connect_timeout": 10, "application_name": "specsem"},
             )
@@ -92,7 +93,13 @@ def _engine(url: URL) -> Engine:
                 "PostgreSQL needs psycopg, which is not installed here: the extra `postgres`."
             ) from error
     _use_wal(url.database or "")
-    engine = create_engine(url, connect_args={"timeout": LOCK_WAIT_S}, pool_size=DB_THREADS, max_overflow=2)
+    engine = create_engine(
+        url,
+        connect_args={"timeout": LOCK_WAIT_S},
+        pool_size=DB_THREADS,
+        max_overflow=2,
+        hide_parameters=True,  # an error in the log shows no values: presigned links are among them
+    )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from app.uploads import MEDIA_FILE, PRIVATE
 __all__ = ["JobFiles"]
 
 PART = ".part"
-OURS = re.compile(r"[0-9a-f]{32}(\.part)?")
+OURS = re.compile(r"[0-9a-f]{32}((\.[0-9a-f]{8})?\.part)?")
 
 
 class JobFiles:
@@ -43,14 +44,27 @@ class JobFiles:
         Raises:
             OSError: FileNotFoundError where it has been deleted already.
         """
-        part = self._root / f"{job_id}{PART}"
-        part.mkdir(mode=PRIVATE)
+        part = self._new_part(job_id)
         try:
             (part / MEDIA_FILE).hardlink_to(path)
             self.move_in(job_id, part)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
+
+    def begin(self, job_id: str) -> Path:
+        """A fresh folder for a file that is fetched; what earlier attempts left goes. Raises ``OSError``.
+
+        Each attempt has a folder of its own: one that lost its lease and doesn't know yet spoils nothing.
+        """
+        for left in (self._root / job_id, *self._root.glob(f"{job_id}.*{PART}")):
+            shutil.rmtree(left, ignore_errors=True)
+        return self._new_part(job_id)
+
+    def _new_part(self, job_id: str) -> Path:
+        part = self._root / f"{job_id}.{secrets.token_hex(4)}{PART}"
+        part.mkdir(mode=PRIVATE)
+        return part
 
     def remove(self, job_id: str) -> None:
         """Remove a job's media, if there are any."""
@@ -62,15 +76,24 @@ class JobFiles:
         for folder in self._root.iterdir():
             if not OURS.fullmatch(folder.name):
                 continue
-            try:
-                if folder.stat().st_mtime > limit:
-                    continue
-            except FileNotFoundError:
+            is_part = folder.name.endswith(PART)
+            written_at = _written_at(folder)
+            if is_part:  # a fetch may take longer than any age, but it writes
+                written_at = max(written_at, _written_at(folder / MEDIA_FILE))
+            if written_at > limit:
                 continue
-            if folder.name.endswith(PART):
+            if is_part:
                 shutil.rmtree(folder, ignore_errors=True)
             else:
                 yield folder.name
+
+
+def _written_at(path: Path) -> float:
+    """Seconds since the epoch, 0 where there is nothing."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _sync(path: Path) -> None:

@@ -1,6 +1,7 @@
 """Jobs as routes and workers see them: rows and files together, off the event loop."""
 
 import asyncio
+import hashlib
 import logging
 import re
 import secrets
@@ -11,13 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from sqlalchemy import Engine as Database
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.engines import Engine
 from app.jobs.database import DB_THREADS, open_database
+from app.jobs.fetching import Fetched, Fetcher, name_of
 from app.jobs.files import JobFiles
 from app.jobs.store import Finished, JobStore, KeyTaken, NewJob, Progress
 from app.jobs.table import JobRow, Status
+from app.outbound import Outbound
 from app.problems import Problem
 from app.schemas import Video
 from app.settings import Settings
@@ -58,12 +62,16 @@ class Jobs:
     """The jobs of all tenants. Its database calls run in threads of their own: where all others write
     uploads to a slow disk, a lease is still renewed."""
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    def __init__(self, settings: Settings, engine: Engine, outbound: Outbound | None = None) -> None:
+        """``outbound`` is for tests: what addresses are fetched through."""
         self._settings = settings
         self._engine = engine
         self._files = JobFiles(settings.data_dir / "jobs")
+        self._fetcher = Fetcher(settings, self._files, check_room=self._check_room, outbound=outbound)
         self._threads = ThreadPoolExecutor(DB_THREADS, thread_name_prefix="specsem-jobs")
         self._opened: JobStore | None = None
+        self.database: Database
+        """Its database, once it is open."""
         self.media_bytes = 0
         """Bytes of all media of jobs, as this process last heard."""
         self.working: dict[str, asyncio.Task[None]] = {}
@@ -79,8 +87,8 @@ class Jobs:
             StoreUnusable: the database can't be used.
         """
         settings = self._settings
-        engine = await self._run(open_database, settings.database_address, settings.data_dir)
-        self._opened = JobStore(engine)
+        self.database = await self._run(open_database, settings.database_address, settings.data_dir)
+        self._opened = JobStore(self.database)
         await self._run(self._files.open)
         await self.sweep()
 
@@ -96,6 +104,7 @@ class Jobs:
 
     async def aclose(self) -> None:
         """Close the database; whoever worked on jobs has ended."""
+        self._fetcher.close()
         await asyncio.to_thread(self._threads.shutdown, wait=True)
         if self._opened is not None:
             self._opened.close()
@@ -108,7 +117,7 @@ class Jobs:
         Raises:
             Problem: ``idempotency_key_reused``, ``busy``, ``storage_full``.
         """
-        job = self._new(order, upload.name, upload.bytes, upload.sha256)
+        job = self._new(order, upload.name, bytes=upload.bytes, sha256=upload.sha256)
         return await self._submit(job, order, lambda: self._files.move_in(job.id, upload.folder))
 
     async def submit_video(self, video: Video, path: Path, order: Order) -> JobRow:
@@ -117,8 +126,24 @@ class Jobs:
         Raises:
             Problem: as ``submit_upload``; ``video_not_found``, it went meanwhile.
         """
-        job = self._new(order, video.filename, video.bytes, video.sha256)
+        job = self._new(order, video.filename, bytes=video.bytes, sha256=video.sha256)
         return await self._submit(job, order, lambda: self._files.link_in(job.id, path))
+
+    async def submit_url(self, url: str, order: Order) -> JobRow:
+        """A job for what is at an address. Its worker fetches it.
+
+        Raises:
+            Problem: ``url_invalid``, ``url_refused``, ``idempotency_key_reused``, ``busy``.
+        """
+        target = await self._fetcher.admit(url)
+        job = self._new(
+            order,
+            name_of(target),
+            url=str(target),
+            url_query=target.query,
+            url_sha256=hashlib.sha256(target.url.encode()).hexdigest(),
+        )
+        return await self._submit(job, order, lambda: None)
 
     async def find(self, tenant: str, job_id: str) -> JobRow:
         """A job.
@@ -177,6 +202,26 @@ class Jobs:
     async def renew(self, job: JobRow, progress: Progress) -> bool:
         """Hold on to it. False: it is no longer the caller's. Raises ``SQLAlchemyError``."""
         return await self._run(self._store.renew, job, progress, lease_s=self._settings.job_lease_s)
+
+    async def fetch(self, job: JobRow, tell: Callable[[str, float], None]) -> Fetched | None:
+        """Bring in the file of a job that was submitted by its address. None: it is no longer the caller's.
+
+        Raises:
+            Problem: as ``Fetcher.fetch``.
+            SQLAlchemyError: the database is away.
+        """
+        assert job.url is not None  # noqa: S101 - a job without a file has an address
+        url = job.url if job.url_query is None else f"{job.url}?{job.url_query}"
+        fetched = await self._fetcher.fetch(job.id, url, tell)
+        noted = await self._run(self._store.note_media, job, size=fetched.bytes, sha256=fetched.sha256)
+        return fetched if noted else None
+
+    async def answer_known(self, job: JobRow, sha256: str) -> Finished | None:
+        """What the store knows of a file that was fetched for a job. Raises ``SQLAlchemyError``."""
+        made_by = None if job.fresh else self.made_by()
+        if made_by is None:
+            return None
+        return await self._run(self._known_answer, job, sha256, made_by)
 
     async def finish(self, job: JobRow, finished: Finished) -> bool:
         """End it, then let its media go. False: it is no longer the caller's. Raises ``SQLAlchemyError``."""
@@ -246,20 +291,38 @@ class Jobs:
     async def _run(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: call(*args, **kwargs))
 
-    def _new(self, order: Order, filename: str, size: int, sha256: str) -> NewJob:
+    def _check_room(self, arriving: int) -> None:
+        if self.media_bytes + arriving > self._settings.max_stored_bytes:
+            raise Problem("storage_full", "The store is full: there is no room for the file of this address.")
+
+    def _new(
+        self,
+        order: Order,
+        filename: str,
+        *,
+        bytes: int | None = None,  # noqa: A002 - as the row has it
+        sha256: str | None = None,
+        url: str | None = None,
+        url_query: str | None = None,
+        url_sha256: str | None = None,
+    ) -> NewJob:
         return NewJob(
             id=secrets.token_hex(16),
             tenant=order.tenant,
             filename=filename,
-            bytes=size,
+            bytes=bytes,
             sha256=sha256,
             thorough=order.thorough,
             keep_media=self._settings.keep_media,
             idempotency_key=order.idempotency_key,
+            url=url,
+            url_query=url_query,
+            url_sha256=url_sha256,
+            fresh=order.fresh,
         )
 
     async def _submit(self, job: NewJob, order: Order, bring_in: Callable[[], None]) -> JobRow:
-        made_by = None if order.fresh else self.made_by()
+        made_by = None if order.fresh or job.sha256 is None else self.made_by()
         adding = asyncio.ensure_future(self._add(job, made_by, bring_in))
         try:
             row = await asyncio.shield(adding)
@@ -288,8 +351,8 @@ class Jobs:
         store, settings = self._store, self._settings
         if job.idempotency_key and store.find_by_key(job.tenant, job.idempotency_key):
             raise KeyTaken
-        if made_by and (answer := self._known_answer(job, made_by)):
-            return store.add(job, finished=answer, ttl_s=settings.job_ttl_s, from_store=True)
+        if made_by and job.sha256 and (answer := self._known_answer(job, job.sha256, made_by)):
+            return store.add(job, finished=answer, ttl_s=settings.job_ttl_s)
         if store.queued() >= settings.max_queued_jobs:
             raise Problem("busy", "Too many jobs wait; try again later.", headers={"Retry-After": "30"})
         return None
@@ -304,20 +367,25 @@ class Jobs:
         self.media_bytes = self._store.media_bytes()
         return row
 
-    def _known_answer(self, job: NewJob, made_by: str) -> Finished | None:
-        known = self._store.find_alike(job.tenant, job.sha256, thorough=job.thorough, made_by=made_by)
+    def _known_answer(self, job: NewJob | JobRow, sha256: str, made_by: str) -> Finished | None:
+        known = self._store.find_alike(job.tenant, sha256, thorough=job.thorough, made_by=made_by)
         if known is None or known.result is None:
             return None
         answer = ScoredFile.model_validate_json(known.result).model_copy(update={"path": job.filename})
-        return Finished(result=answer.model_dump_json(), made_by=made_by)
+        return Finished(result=answer.model_dump_json(), made_by=made_by, from_store=True)
 
     async def _same_request(self, job: NewJob) -> JobRow:
         assert job.idempotency_key is not None  # noqa: S101 - no key can't be taken
         first = await self._run(self._store.find_by_key, job.tenant, job.idempotency_key)
         if first is None:  # deleted in between
             raise Problem("busy", "The job of this Idempotency-Key was just deleted; try again.")
-        if (first.sha256, first.thorough) != (job.sha256, job.thorough):
+        if _request(first) != _request(job):
             raise Problem(
                 "idempotency_key_reused", "This Idempotency-Key was used for another file or other options."
             )
         return first
+
+
+def _request(job: JobRow | NewJob) -> tuple[str | None, bool]:
+    """What makes two requests the same."""
+    return job.url_sha256 or job.sha256, job.thorough

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 from sqlalchemy import (
@@ -51,11 +51,15 @@ class NewJob:
     id: str
     tenant: str
     filename: str
-    bytes: int
-    sha256: str
+    bytes: int | None
+    sha256: str | None
     thorough: bool
     keep_media: bool
     idempotency_key: str | None = None
+    url: str | None = None
+    url_query: str | None = field(default=None, repr=False)
+    url_sha256: str | None = None
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,8 @@ class Finished:
     made_by: str | None = None
     error_code: str | None = None
     error_message: str | None = None
+    from_store: bool = False
+    """By an earlier job for the same bytes."""
 
     @property
     def status(self) -> Status:
@@ -96,9 +102,7 @@ class JobStore:
 
     # -- for clients ----------------------------------------------------------------------------------------
 
-    def add(
-        self, job: NewJob, *, finished: Finished | None = None, ttl_s: float = 0.0, from_store: bool = False
-    ) -> JobRow:
+    def add(self, job: NewJob, *, finished: Finished | None = None, ttl_s: float = 0.0) -> JobRow:
         """A new row; with ``finished``, one that has its answer already.
 
         Raises:
@@ -106,19 +110,7 @@ class JobStore:
         """
         now = self._now()
         statement = insert(JobRow).values(
-            id=job.id,
-            tenant=job.tenant,
-            status="queued",
-            filename=job.filename,
-            bytes=job.bytes,
-            sha256=job.sha256,
-            thorough=job.thorough,
-            keep_media=job.keep_media,
-            idempotency_key=job.idempotency_key,
-            not_before=now,
-            stage="queued",
-            created_at=now,
-            from_store=from_store,
+            **asdict(job), status="queued", not_before=now, stage="queued", created_at=now
         )
         if finished is not None:
             statement = statement.values(**self._ending(finished, ttl_s), keep_media=False)
@@ -240,6 +232,10 @@ class JobStore:
             eta_s=progress.eta_s,
         )
 
+    def note_media(self, job: JobRow, *, size: int, sha256: str) -> bool:
+        """Write down the file that was fetched for a job. False: as ``renew``."""
+        return self._as_holder(job, bytes=size, sha256=sha256)
+
     def finish(self, job: JobRow, finished: Finished, *, ttl_s: float) -> bool:
         """End a job. False: the lease is another's, or the job is gone; nothing was written then."""
         return self._as_holder(job, **self._ending(finished, ttl_s))
@@ -290,6 +286,7 @@ class JobStore:
                 status="expired",
                 stage="expired",
                 result=None,
+                url_query=None,
                 expires_at=func.coalesce(JobRow.expires_at, now),
             )
         )
@@ -346,6 +343,8 @@ class JobStore:
             "made_by": finished.made_by,
             "error_code": finished.error_code,
             "error_message": finished.error_message,
+            "from_store": finished.from_store,
+            "url_query": None,
             "finished_at": now,
             "expires_at": now + ttl_s,
             **NO_LEASE,

@@ -1,11 +1,11 @@
-"""The table of jobs. A change here needs a migration; a test compares the two."""
+"""The tables: jobs, and API keys. A change here needs a migration; a test compares the two."""
 
 from typing import Literal
 
 from sqlalchemy import BigInteger, Double, Index, MetaData, Text, UniqueConstraint, false, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-__all__ = ["Base", "JobRow", "Status"]
+__all__ = ["Base", "JobRow", "KeyRow", "Status"]
 
 Status = Literal["queued", "running", "done", "failed", "expired"]
 
@@ -39,8 +39,17 @@ class JobRow(Base):
 
     # What is to be done.
     filename: Mapped[str] = mapped_column(Text)
-    bytes: Mapped[int] = mapped_column(BigInteger)
-    sha256: Mapped[str] = mapped_column(Text)
+    bytes: Mapped[int | None] = mapped_column(BigInteger)
+    sha256: Mapped[str | None] = mapped_column(Text)
+    """None until the file of ``url`` has been fetched, like ``bytes``."""
+    url: Mapped[str | None] = mapped_column(Text)
+    """Where the file is, without the query."""
+    url_query: Mapped[str | None] = mapped_column(Text)
+    """The query: in a presigned link that is its credentials. Kept until the job ends, and never shown."""
+    url_sha256: Mapped[str | None] = mapped_column(Text)
+    """Of the whole address: tells whether two requests with one idempotency key are the same."""
+    fresh: Mapped[bool] = mapped_column(server_default=false(), default=False)
+    """Done anew though the store knows the answer to these bytes."""
     thorough: Mapped[bool]
     keep_media: Mapped[bool]
     idempotency_key: Mapped[str | None] = mapped_column(Text)
@@ -66,3 +75,25 @@ class JobRow(Base):
     started_at: Mapped[float | None] = mapped_column(Double)
     finished_at: Mapped[float | None] = mapped_column(Double)
     expires_at: Mapped[float | None] = mapped_column(Double)
+
+
+class KeyRow(Base):
+    """One API key; ``app.keys`` says how it is made and used. Times are seconds since the epoch."""
+
+    __tablename__ = "api_keys"
+
+    prefix: Mapped[str] = mapped_column(Text, primary_key=True)
+    """The part of the key that is no secret."""
+    sha256: Mapped[str] = mapped_column(Text)
+    """Of the whole key. The key itself is nowhere."""
+    name: Mapped[str] = mapped_column(Text)
+    tenant: Mapped[str] = mapped_column(Text)
+    scopes: Mapped[str] = mapped_column(Text)
+    """Separated by spaces."""
+    rate: Mapped[str | None] = mapped_column(Text)
+    concurrency: Mapped[int | None]
+
+    created_at: Mapped[float] = mapped_column(Double)
+    expires_at: Mapped[float | None] = mapped_column(Double)
+    revoked_at: Mapped[float | None] = mapped_column(Double)
+    last_used_at: Mapped[float | None] = mapped_column(Double)

@@ -25,10 +25,19 @@ AWAY_PAUSE_S = 5.0
 BEAT_S = 2.0
 NOT_READY_PAUSE_S = 5.0
 RETRY_PAUSE_S = 2.0
-"""After a first failure of ours; doubled after each further one."""
+"""After a first failure of ours."""
+FETCH_PAUSE_S = 10.0
+"""After a first failure of another server, or where the store is full."""
+FETCH_SHARE = 0.5
+"""Of the work on a job, about: which takes longer, to fetch or to score, depends on line and file."""
 SETTLE_PAUSES_S = (0.2, 1.0, 5.0)
 ETA_FROM = 0.02
 """A guess from less of the work than this would only mislead."""
+PASSING = frozenset({"fetch_failed", "storage_full"})
+"""Codes of what may go better another time."""
+OUR_FAULT = Finished(
+    error_code="internal_error", error_message="The job failed on our side, again and again."
+)
 
 
 class _HandBack(Exception):
@@ -36,7 +45,13 @@ class _HandBack(Exception):
 
 
 class _Retry(Exception):
-    """Something of ours went wrong: it may go better another time."""
+    """Something went wrong that may go better another time; ``finished`` is the end where none is left."""
+
+    def __init__(self, finished: Finished, pause_s: float) -> None:
+        super().__init__()
+        self.finished = finished
+        self.pause_s = pause_s
+        """Before the second attempt; doubled before each further one."""
 
 
 class _Watch:
@@ -45,10 +60,15 @@ class _Watch:
     def __init__(self) -> None:
         self._begun = time.monotonic()
         self._stage, self._fraction = "starting", 0.0
+        self._first, self._last = 0.0, 1.0
 
     def tell(self, stage: str, fraction: float) -> None:
         """For ``Scoring``, from any thread."""
-        self._stage, self._fraction = stage, fraction
+        self._stage, self._fraction = stage, self._first + fraction * (self._last - self._first)
+
+    def span(self, first: float, last: float) -> None:
+        """What is told from now on is of the work between these two fractions of all."""
+        self._first, self._last = first, last
 
     def progress(self) -> Progress:
         """With the time left, as the time so far lets expect."""
@@ -137,10 +157,15 @@ class Worker:
 
     async def _score(self, job: JobRow, watch: _Watch) -> Finished:
         try:
+            sha256 = job.sha256
+            if sha256 is None:
+                sha256 = await self._fetch(job, watch)
+                if known := await self._jobs.answer_known(job, sha256):
+                    return known
             answer = await self._scoring.score(
                 self._jobs.path(job),
                 name=job.filename,
-                sha256=job.sha256,
+                sha256=sha256,
                 thorough=job.thorough,
                 timeout_s=self._settings.job_timeout_s,
                 lane="bulk",
@@ -153,11 +178,27 @@ class Worker:
         except Problem as problem:
             if problem.code == "not_ready":
                 raise _HandBack from problem
-            return Finished(error_code=problem.code, error_message=problem.detail)
+            finished = Finished(error_code=problem.code, error_message=problem.detail)
+            if problem.code in PASSING:
+                logger.warning("job %s: attempt %d failed: %s", job.id, job.attempts, problem.detail)
+                raise _Retry(finished, FETCH_PAUSE_S) from problem
+            return finished
+        except _HandBack:
+            raise
         except Exception as error:
             logger.exception("job %s: attempt %d failed", job.id, job.attempts)
-            raise _Retry from error
+            raise _Retry(OUR_FAULT, RETRY_PAUSE_S) from error
         return Finished(result=answer.model_dump_json(), made_by=self._jobs.made_by())
+
+    async def _fetch(self, job: JobRow, watch: _Watch) -> str:
+        """Bring in the file of a job that was submitted by its address. Its sha256."""
+        watch.span(0.0, FETCH_SHARE)
+        fetched = await self._jobs.fetch(job, watch.tell)
+        if fetched is None:
+            raise _HandBack
+        watch.span(FETCH_SHARE, 1.0)
+        logger.info("job %s: fetched %d bytes", job.id, fetched.bytes)
+        return fetched.sha256
 
     async def _hold(self, job: JobRow, watch: _Watch) -> None:
         """Renew the lease, beat after beat; ends when it is lost, or may be because the database is away."""
@@ -193,13 +234,11 @@ class Worker:
         except _HandBack:
             await self._jobs.hand_back(job, after_s=0.0 if self._jobs.stopping else NOT_READY_PAUSE_S)
             return
-        except _Retry:
+        except _Retry as retry:
             if job.attempts < self._settings.job_max_attempts:
-                pause_s = RETRY_PAUSE_S * 2 ** (job.attempts - 1)
+                pause_s = retry.pause_s * 2 ** (job.attempts - 1)
                 await self._jobs.hand_back(job, after_s=pause_s, counts=True)
                 return
-            finished = Finished(
-                error_code="internal_error", error_message="The job failed on our side, again and again."
-            )
+            finished = retry.finished
         if not await self._jobs.finish(job, finished):
             logger.warning("job %s was finished elsewhere or deleted; this answer is dropped", job.id)

@@ -2,10 +2,20 @@
 
 from typing import Any
 
+from fastapi import Security
+from fastapi.security import APIKeyHeader, HTTPBearer
+
 from app.problems import CODES, MEDIA_TYPE
 from app.schemas import ProblemDocument
 
-__all__ = ["file_body", "problems"]
+__all__ = ["KEYED", "file_body", "problems"]
+
+KEYED = [
+    Security(HTTPBearer(scheme_name="Bearer", auto_error=False)),
+    Security(APIKeyHeader(name="X-API-Key", scheme_name="Header", auto_error=False)),
+]
+"""``dependencies`` of routers that take a key, so that clients are told; who has none is refused before
+(``AccessGuard``)."""
 
 _SCHEMA = {"$ref": "#/components/schemas/ProblemDocument"}
 
@@ -15,7 +25,7 @@ def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
     found: dict[int | str, dict[str, Any]] = {}
     statuses = [
         (code, status)
-        for code in ("unauthorized", "host_refused", "exposure_refused", *codes)
+        for code in ("unauthorized", "forbidden", "rate_limited", "host_refused", "exposure_refused", *codes)
         for status in (CODES[code].status, CODES[code].also)
         if status is not None
     ]

@@ -18,17 +18,17 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from app.jobs.service import Order
 from app.jobs.table import JobRow, Status
 from app.problems import Problem
-from app.routes._openapi import file_body, problems
+from app.routes._openapi import KEYED, file_body, problems
 from app.routes._requests import IdempotencyKey, Preferences, Prefers, Thorough, flag, read_json, wants_fresh
 from app.routes.videos import UPLOAD, FileName, arriving
-from app.schemas import Job, JobLinks, JobList, JobProgress, SubmitJob
+from app.schemas import Job, JobLinks, JobList, JobProgress, NamedVideo
 from app.services import Services, Tenant
 from app.uploads import content_type
 from specsem.result import ErrorBody
 
 __all__ = ["SUBMIT", "accepted", "router"]
 
-router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["Jobs"], dependencies=KEYED)
 
 JobId = Annotated[str, Path(description="The id that the submission answered.")]
 
@@ -43,8 +43,8 @@ OVER = frozenset({"done", "failed", "expired"})
     status_code=202,
     summary="Submit a job",
     response_model=Job,
-    responses=problems("url_refused", "video_not_found", "invalid_request", *UPLOAD, *SUBMIT),
-    openapi_extra=file_body(with_json=SubmitJob.model_json_schema(), thorough=True),
+    responses=problems("url_invalid", "url_refused", "video_not_found", "invalid_request", *UPLOAD, *SUBMIT),
+    openapi_extra=file_body(with_json=NamedVideo.model_json_schema(), thorough=True),
 )
 async def submit(
     request: Request,
@@ -59,16 +59,20 @@ async def submit(
     """Takes a video for scoring later, by this process or another: `Location` says where its answer will be.
 
     Send the file as the field `file` of a form or as a raw body, or name a stored one: `{"video": "<id>"}`.
+    Where the operator has switched that on, name where it is: `{"url": "https://..."}`. The query of a URL
+    may hold credentials: nothing of it is shown, and nothing is kept once the job has ended.
+
     Bytes that were scored before with the same model and options are answered at once (`from_store`), unless
     `Cache-Control: no-cache` is sent. The file is removed once the job has ended.
     """
     order = Order(tenant, thorough, idempotency_key, fresh=wants_fresh(request))
     if content_type(request)[0] == "application/json":
-        asked = await read_json(request, SubmitJob, timeout_s=parts.settings.upload_idle_s)
-        if asked.video is None:
-            raise Problem("url_refused", "This service fetches nothing from addresses; send the file itself.")
+        asked = await read_json(request, NamedVideo, timeout_s=parts.settings.upload_idle_s)
         if asked.thorough:
             order = order.thoroughly()
+        if asked.url is not None:
+            return accepted(await parts.jobs.submit_url(asked.url, order), prefers)
+        assert asked.video is not None  # noqa: S101 - the model wants one of the two
         video, path = await parts.videos.get(asked.video)
         return accepted(await parts.jobs.submit_video(video, path, order), prefers)
     async with arriving(request, parts, filename) as upload:
@@ -174,6 +178,7 @@ def _described(job: JobRow, *, with_result: bool = True) -> Job:
         filename=job.filename,
         bytes=job.bytes,
         sha256=job.sha256,
+        url=job.url,
         thorough=job.thorough,
         from_store=job.from_store,
         created_at=_time(job.created_at),

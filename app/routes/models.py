@@ -2,14 +2,14 @@
 
 from fastapi import APIRouter
 
-from app.routes._openapi import problems
+from app.routes._openapi import KEYED, problems
 from app.schemas import ModelInfo, ModelList, PolicyInfo, PolicyList
 from app.services import Services
 from specsem.registry import list_models
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1", tags=["Models"])
+router = APIRouter(prefix="/v1", tags=["Models"], dependencies=KEYED)
 
 
 @router.get("/models", summary="Registered models", responses=problems())

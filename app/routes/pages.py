@@ -42,7 +42,9 @@ async def page(parts: Services) -> HTMLResponse:
     """The page for people."""
     settings = parts.settings
     html = _pages.get_template("page.html").render(
-        version=__version__, needs_key=parts.needs_key, max_upload_bytes=settings.max_upload_bytes
+        version=__version__,
+        needs_key=await parts.keyring.is_closed(),
+        max_upload_bytes=settings.max_upload_bytes,
     )
     return HTMLResponse(html)
 

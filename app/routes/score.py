@@ -7,11 +7,11 @@ from fastapi import APIRouter, Request, Response
 from app.disconnect import unless_gone
 from app.jobs.service import Order
 from app.problems import Problem
-from app.routes._openapi import file_body, problems
+from app.routes._openapi import KEYED, file_body, problems
 from app.routes._requests import IdempotencyKey, Preferences, Prefers, Thorough, flag, read_json, wants_fresh
 from app.routes.jobs import SUBMIT, accepted
 from app.routes.videos import BAD_FILE, UPLOAD, FileName, arriving
-from app.schemas import Job, ScoreVideo
+from app.schemas import Job, NamedVideo
 from app.services import Parts, Services, Tenant
 from app.uploads import Upload, content_type
 from specsem.errors import NotFound
@@ -19,7 +19,7 @@ from specsem.result import ScoredFile
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1", tags=["Score"])
+router = APIRouter(prefix="/v1", tags=["Score"], dependencies=KEYED)
 
 LEAST_BYTES_PER_S = 8_000
 """A file of fewer bytes than this for each second is taken for short without a look: no video that is worth
@@ -35,8 +35,8 @@ BECAME_A_JOB: dict[int | str, dict[str, Any]] = {
     summary="Score a video",
     response_model=ScoredFile,
     responses=BECAME_A_JOB
-    | problems("video_not_found", "invalid_request", *UPLOAD, *BAD_FILE, *SUBMIT, "not_ready"),
-    openapi_extra=file_body(with_json=ScoreVideo.model_json_schema(), thorough=True),
+    | problems("url_refused", "video_not_found", "invalid_request", *UPLOAD, *BAD_FILE, *SUBMIT, "not_ready"),
+    openapi_extra=file_body(with_json=NamedVideo.model_json_schema(), thorough=True),
 )
 async def score(
     request: Request,
@@ -82,7 +82,9 @@ async def _is_long(request: Request, parts: Parts, prefers: Preferences, upload:
 async def _score_stored(
     request: Request, parts: Parts, order: Order, prefers: Preferences
 ) -> ScoredFile | Response:
-    asked = await read_json(request, ScoreVideo, timeout_s=parts.settings.upload_idle_s)
+    asked = await read_json(request, NamedVideo, timeout_s=parts.settings.upload_idle_s)
+    if asked.video is None:
+        raise Problem("url_refused", "An address is fetched by a job: send it to POST /v1/jobs.")
     if asked.thorough:
         order = order.thoroughly()
     video, path = await parts.videos.get(asked.video)

@@ -8,14 +8,14 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from app.disconnect import unless_gone
 from app.problems import Problem
-from app.routes._openapi import file_body, problems
+from app.routes._openapi import KEYED, file_body, problems
 from app.schemas import Video, VideoMedia
 from app.services import Parts, Services
 from app.uploads import Upload, check_announced_length, content_type
 
 __all__ = ["BAD_FILE", "UPLOAD", "FileName", "arriving", "router"]
 
-router = APIRouter(prefix="/v1/videos", tags=["Videos"])
+router = APIRouter(prefix="/v1/videos", tags=["Videos"], dependencies=KEYED)
 
 VideoId = Annotated[str, Path(description="The id that the upload answered.")]
 FileName = Annotated[str, Query(description="Name of a raw body, for showing.", max_length=1000)]

@@ -42,6 +42,7 @@ __all__ = [
     "FileFacts",
     "FileScore",
     "append_score",
+    "decode_items",
     "read_scores",
     "rejoined",
     "score_conditions",
@@ -83,6 +84,10 @@ class FileScore:
         return float(np.mean([w.logit for w in self.windows]))
 
 
+Outcome = tuple[Clip | MediaError, FileFacts | None]
+"""What came of decoding a file."""
+
+
 def score_items(
     items: Sequence[Item],
     name: str,
@@ -93,26 +98,34 @@ def score_items(
     workshop: Executor | None = None,
     fold: str = "",
 ) -> Iterator[FileScore]:
-    """One score an item, in order, under the condition ``name``.
+    """One score an item, in order, under the condition ``name``."""
+    outcomes = decode_items(items, name, plan=scorer.plan, pool=pool, threads=threads, workshop=workshop)
+    for item, (clip, facts) in zip(items, outcomes, strict=True):
+        if isinstance(clip, Clip):
+            yield FileScore(item, name, scorer.score_windows(clip.windows), file=facts, fold=fold)
+        else:
+            yield FileScore(item, name, [], clip.code, fold=fold)
+
+
+def decode_items(
+    items: Sequence[Item],
+    name: str,
+    *,
+    plan: SamplePlan,
+    pool: DecoderPool,
+    threads: int = 2,
+    workshop: Executor | None = None,
+) -> Iterator[Outcome]:
+    """What is decoded of each item, in order, under the condition ``name``.
 
     Files of a condition are made by ``threads`` threads, or by the processes of ``workshop``; they live in a
     temporary folder until they are decoded. Few are in the works at a time: memory does not grow with items.
     """
     with tempfile.TemporaryDirectory(prefix="specsem-") as folder, ThreadPoolExecutor(threads) as executor:
-        decode = partial(
-            _decode, name=name, folder=Path(folder), plan=scorer.plan, pool=pool, workshop=workshop
-        )
+        decode = partial(_decode, name=name, folder=Path(folder), plan=plan, pool=pool, workshop=workshop)
         outcomes = _in_order(decode, items, executor, ahead=2 * threads)
-        console = Console(stderr=True)
         try:
-            for item, (clip, facts) in track(
-                zip(items, outcomes, strict=True), name, len(items), console=console
-            ):
-                if isinstance(clip, Clip):
-                    windows = scorer.score_windows(clip.windows)
-                    yield FileScore(item, name, windows, file=facts, fold=fold)
-                else:
-                    yield FileScore(item, name, [], clip.code, fold=fold)
+            yield from track(outcomes, name, len(items), console=Console(stderr=True))
         finally:
             executor.shutdown(wait=True, cancel_futures=True)  # interrupted: what is begun may end, no more
 
@@ -265,9 +278,6 @@ def _read(row: dict[str, Any], root: Path) -> FileScore:
     ]
     facts = FileFacts(**row["file"]) if row["file"] else None
     return FileScore(item, row["condition"], windows, row["error"], facts, row["fold"])
-
-
-Outcome = tuple[Clip | MediaError, FileFacts | None]
 
 
 def _decode(

@@ -2,6 +2,7 @@
 
 A variant is the recipe with some fields of its stages changed. Each is trained without one fold and judged on
 it, through the product's own decoder and scorer, so that all variants answer for the same unseen sources.
+Variants that share a stage train it once.
 
 Source: method, section 1 (ablation table of the paper) and section 2 (the list of findings).
 """
@@ -15,23 +16,27 @@ from typing import Any
 import numpy as np
 
 from specsem.errors import SpecSemError
+from specsem.evaluation.files import FileScore, decode_items
 from specsem.evaluation.metrics import summary
 from specsem.evaluation.tables import judged
-from specsem.scorer import resolve_device
-from specsem.training.data import assign_folds, read_manifest
+from specsem.media import Clip, DecoderPool
+from specsem.registry import read_model
+from specsem.scorer import Scorer, resolve_device
+from specsem.training.data import Item, assign_folds, read_manifest
 from specsem.training.loop import TrainConfig
 from specsem.training.run import UNCALIBRATED, Job, Recipe
 
-__all__ = ["VARIANTS", "ablate", "as_markdown", "vary"]
+__all__ = ["MERGING", "SPECTRAL", "VARIANTS", "ablate", "as_markdown", "vary"]
 
 Changes = Mapping[str, Any]
+Clips = Mapping[str, Sequence[tuple[Item, Clip]]]
+Figures = dict[str, dict[str, float]]
 
-VARIANTS: dict[str, Changes] = {
-    "as in the recipe": {},
-    "spectral only": {"model.merging": "spectral-only", "train_only": ()},
-    "semantic only": {"model.merging": "semantic-only", "model.semantic_dropout": 0.0, "train_only": ()},
-    "concatenation": {"model.merging": "concat", "train_only": ("merging",)},
-    "gate, everything trained": {"model.merging": "gate", "train_only": ()},
+WINDOWS = 2
+"""Of a clip, looked at by every variant: half of what is served costs half, and ranks variants as well."""
+
+SPECTRAL: dict[str, Changes] = {
+    "spectral branch": {},
     "radius 0": {"model.radius": 0.0},
     "radius 16": {"model.radius": 16.0},
     "radius 112": {"model.radius": 112.0},
@@ -42,11 +47,22 @@ VARIANTS: dict[str, Changes] = {
     "without aligned fakes": {"aligned": 0.0},
     "without frequency masks": {"masks": 0.0},
     "paired contrastive term": {"contrastive": 0.1},
-    "attribution": {"attribution": 0.5},
+    "without attribution": {"attribution": 0.0},
     "counts of groups of 8": {"observed": "count"},
     "mean label of groups of 8": {"observed": "mean"},
 }
-"""Name -> changed fields; ``model.`` reaches into the architecture."""
+"""Name -> changed fields of the first stage, the spectral branch, which is judged by itself: what it gains or
+loses is not hidden behind the semantic branch. ``model.`` reaches into the architecture."""
+
+MERGING: dict[str, Changes] = {
+    "gate": {},
+    "gate, everything trained": {"train_only": ()},
+    "concatenation": {"model.merging": "concat"},
+    "semantic only": {"model.merging": "semantic-only", "model.semantic_dropout": 0.0, "train_only": ()},
+}
+"""Name -> changed fields of the last stage, which merges the branches: the same spectral branch before it."""
+
+VARIANTS = SPECTRAL | MERGING
 
 
 def vary(stage: TrainConfig, changes: Changes) -> TrainConfig:
@@ -56,13 +72,11 @@ def vary(stage: TrainConfig, changes: Changes) -> TrainConfig:
     return replace(stage, model=stage.model.variant(**inside), **own)
 
 
-def _stages(recipe: Recipe, changes: Changes) -> tuple[TrainConfig, ...]:
-    """The stages under a variant. A change of merging concerns the stage that merges."""
-    merges = {"model.merging", "model.semantic_dropout", "train_only"}
-    early = {key: value for key, value in changes.items() if key not in merges}
-    if changes.get("model.merging") == "spectral-only":
-        return tuple(vary(stage, early) for stage in recipe.stages if stage.model.merging == "spectral-only")
-    return (*(vary(stage, early) for stage in recipe.stages[:-1]), vary(recipe.stages[-1], changes))
+def _stages(recipe: Recipe, name: str) -> tuple[TrainConfig, ...]:
+    """The stages under a variant."""
+    if name in SPECTRAL:
+        return (vary(recipe.stages[0], SPECTRAL[name]),)
+    return (*recipe.stages[:-1], vary(recipe.stages[-1], MERGING[name]))
 
 
 def ablate(
@@ -101,36 +115,55 @@ def ablate(
     out.mkdir(parents=True, exist_ok=True)
     base = Job(recipe, tuple(items), fold_M, out, device, processes)
     base.prepare(teacher)
+    clips = _decoded(base, fold, conditions)
     table: dict[str, Any] = {"fold": fold, "steps": recipe.stages[0].steps, "variants": {}}
     for name in variants or VARIANTS:
         rows = []
         for seed in range(seeds):
-            stages = tuple(replace(s, seed=100 * seed) for s in _stages(recipe, VARIANTS[name]))
-            job = replace(
-                base,
-                recipe=replace(recipe, stages=stages),
-                runs=out / "runs" / f"{name.replace(' ', '-').replace(',', '')}-{seed}",
-            )
-            if not (job.folder_of(fold) / "model.json").exists():
-                job.train_network(fold, progress=True)
-            rows.append(_figures(job, fold, conditions))
+            stages = tuple(replace(s, seed=s.seed + 100 * seed) for s in _stages(recipe, name))
+            runs = out / "runs" / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
+            rows.append(_run(replace(base, recipe=replace(recipe, stages=stages), runs=runs), fold, clips))
         table["variants"][name] = _spread(rows)
         (out / "ablation.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
         (out / "ablation.md").write_text(as_markdown(table), encoding="utf-8")
     return table
 
 
-def _figures(job: Job, fold: int, conditions: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Condition -> figures on the fold that this network never saw; .5 stands for the threshold."""
-    scores = job.scores_of(fold, conditions)
-    figures = {}
-    for condition in conditions:
-        columns = judged([s for s in scores if s.condition == condition], UNCALIBRATED)
+def _decoded(job: Job, fold: int, conditions: Sequence[str]) -> Clips:
+    """The fold's clips as the product decodes them: once for all variants, which look at the same windows."""
+    plan = job.recipe.model.variant(windows=WINDOWS).plan()
+    with DecoderPool(workers=job.processes) as pool:
+        return {
+            name: [
+                (item, clip)
+                for item, (clip, _) in zip(
+                    job.of(fold), decode_items(job.of(fold), name, plan=plan, pool=pool), strict=True
+                )
+                if isinstance(clip, Clip)
+            ]
+            for name in conditions
+        }
+
+
+def _run(job: Job, fold: int, clips: Clips) -> Figures:
+    """Train one network and judge it on the fold that it never saw; .5 stands for the threshold."""
+    assert job.runs is not None  # noqa: S101
+    kept = job.runs / "figures.json"
+    if kept.exists():
+        return dict(json.loads(kept.read_text(encoding="utf-8")))
+    if not (job.folder_of(fold) / "model.json").exists():
+        job.train_network(fold, progress=True)
+    scorer = Scorer(read_model(job.folder_of(fold)), device=job.device)
+    figures: Figures = {}
+    for condition, decoded in clips.items():
+        scores = [FileScore(item, condition, scorer.score_windows(clip.windows)) for item, clip in decoded]
+        columns = judged(scores, UNCALIBRATED)
         figures[condition] = summary(columns.generated, columns.score, threshold=0.5)
+    kept.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return figures
 
 
-def _spread(rows: Sequence[dict[str, dict[str, float]]]) -> dict[str, Any]:
+def _spread(rows: Sequence[Figures]) -> dict[str, Any]:
     """Condition -> figure -> each seed's value, their mean and their standard deviation."""
     return {
         condition: {

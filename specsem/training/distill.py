@@ -33,13 +33,15 @@ from specsem.semantic import clip_normalize, embed, layers, tokens_after_layers
 from specsem.training.data import Item
 from specsem.training.loop import save_whole
 
-__all__ = ["Scenes", "collect_scenes", "distill", "load_teacher", "teach"]
+__all__ = ["AGAIN", "Scenes", "collect_scenes", "distill", "load_teacher", "teach"]
 
 UInt8 = npt.NDArray[np.uint8]
 TEACHER_SIDE = 224
 CLASS_TOKEN_WEIGHT = 0.25
 FORCED = 0.6
 """Share of the steps in which blocks see the teacher's tokens."""
+AGAIN = 1e-3
+"""Learning rate of a second cycle, which is end to end from its first step."""
 
 
 def load_teacher(weights: Path, name: str = "vit_tiny_patch16_224") -> nn.Module:
@@ -131,14 +133,17 @@ def distill(
     *,
     steps: int,
     batch: int = 32,
+    forced: float = FORCED,
     learning_rate: float = 2e-3,
     seed: int = 0,
     held_out: Scenes | None = None,
     checkpoint: Path | None = None,
+    device: str = "cpu",
 ) -> list[dict[str, float]]:
     """Train the tower's layers to make of an image what the teacher's first layers make of it.
 
-    The tower has the teacher's width and grid, and no more layers. Resumes from ``checkpoint``.
+    The tower has the teacher's width and grid, and no more layers. In the first ``forced`` of the steps its
+    blocks see the teacher's tokens. Resumes from ``checkpoint``; the tower comes back on the CPU.
     Returns the log: step, loss (share of the teacher's variance that is missed, summed over the layers), and
     on views of the held-out scenes the mean cosine to the teacher's last tokens.
 
@@ -151,6 +156,8 @@ def distill(
         raise SpecSemError(
             f"A tower of {tuple(asked)} (tokens, width) can't learn from one of {tuple(given)}."
         )
+    tower.to(device)
+    teacher.to(device)
     # Constants may lie far from zero: at the others' rate they would hardly get there.
     constants = [tower.class_embedding, tower.positional_embedding]
     others = [p for p in tower.parameters() if all(p is not constant for constant in constants)]
@@ -161,17 +168,18 @@ def distill(
     log: list[dict[str, float]] = []
     first = 0
     if checkpoint is not None and checkpoint.exists():
-        kept = torch.load(checkpoint, weights_only=True)
+        kept = torch.load(checkpoint, map_location=device, weights_only=True)
         tower.load_state_dict(kept["tower"])
         optimiser.load_state_dict(kept["optimiser"])
         schedule.load_state_dict(kept["schedule"])
         first, log = kept["step"], kept["log"]
     tower.train()
     for step in track(range(first, steps), "distil", total=steps - first):
-        x_NHWC = scenes.views(batch, np.random.default_rng((seed, step)))
-        with torch.autocast("cpu", torch.bfloat16):
+        x_NHWC = scenes.views(batch, np.random.default_rng((seed, step))).to(device)
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
             taught = teach(teacher, x_NHWC, depth)
-            loss = sum(_losses(tower, x_NHWC, taught, forced=step < FORCED * steps), torch.zeros(()))
+            missed = list(_losses(tower, x_NHWC, taught, forced=step < forced * steps))
+            loss = torch.stack(missed).sum()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(tower.parameters(), 5.0)
@@ -186,7 +194,7 @@ def distill(
                 parts = {"tower": tower, "optimiser": optimiser, "schedule": schedule}
                 state = {name: part.state_dict() for name, part in parts.items()}
                 save_whole(checkpoint, {**state, "step": step + 1, "log": log})
-    tower.eval()
+    tower.eval().to("cpu")
     return log
 
 
@@ -199,7 +207,7 @@ def _losses(
     for number, block in enumerate(layers(tower), start=1):
         before_NLD = taught[number - 1]
         x_NLD = block(before_NLD if forced else x_NLD)
-        known_NLD = before_NLD if forced else torch.zeros(())
+        known_NLD = before_NLD if forced else torch.zeros_like(before_NLD)
         yield _missed(x_NLD.float() - known_NLD, taught[number] - known_NLD)
 
 
@@ -218,7 +226,7 @@ def _missed(x_NLD: Tensor, wanted_NLD: Tensor) -> Tensor:
 @torch.inference_mode()
 def _cosine(tower: VisionTransformer, teacher: nn.Module, scenes: Scenes) -> float:
     """Of the last tokens, places only, each centred on its mean over the images."""
-    x_NHWC = scenes.views(24, np.random.default_rng(0))
+    x_NHWC = scenes.views(24, np.random.default_rng(0)).to(tower.positional_embedding.device)
     wanted_NLD = teach(teacher, x_NHWC, len(list(layers(tower))))[-1]
     x_NLD = tokens_after_layers(tower, _unit(x_NHWC))[-1]
     mean_D, std_D = wanted_NLD[:, 1:].mean((0, 1)), wanted_NLD[:, 1:].std((0, 1))

@@ -4,6 +4,7 @@ Semantics, cache of crops, training, judgement on the validation split, calibrat
 output folder and not done twice.
 """
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ from specsem.training.aligned import AutoencoderSpec, train_zoo
 from specsem.training.cache import CropCache, build_cache
 from specsem.training.calibrate import calibrate_headlines
 from specsem.training.data import Item, assign_folds, read_manifest
-from specsem.training.distill import collect_scenes, distill, load_teacher
+from specsem.training.distill import AGAIN, collect_scenes, distill, load_teacher
 from specsem.training.export import load_network, reconfigured, stack_members, write_model
 from specsem.training.loop import TrainConfig, fit
 from specsem.training.semantic_head import (
@@ -74,6 +75,8 @@ class Recipe:
     """The autoencoders that make aligned fakes. With folds, each is trained on the camera clips of one fold,
     and its fakes are kept from the network that leaves this fold out."""
     zoo_steps: int = 1200
+    distill_again: int = 0
+    """Steps of a second cycle of distillation, all of them end to end."""
     distill_on: Literal["all", "generated"] = "all"
     """``generated``: no camera clip that a threshold stands on has been seen by the semantic tower either."""
     semantic_head: bool = False
@@ -165,7 +168,8 @@ class Job:
     device: str
     processes: int
     runs: Path | None = None
-    """Where its networks go, if not into ``out`` too: variants share what is prepared."""
+    """Where its networks go, if not into ``out`` too: variants share what is prepared, and in the folder
+    ``stages`` beside it the stages that they have in common."""
 
     @property
     def record(self) -> dict[str, str]:
@@ -195,6 +199,13 @@ class Job:
         """The network that leaves this fold out, as a model of its own."""
         return self.networks / f"without-{fold}"
 
+    def stage_folder(self, fold: int, number: int) -> Path:
+        """Where this stage of a network lies while it is trained."""
+        if self.runs is None:
+            return self.out / f"fold-{fold}" / f"stage-{number}"
+        stages = [stage.to_dict() for stage in self.recipe.stages[:number]]
+        return self.runs.parent / "stages" / f"{_digest(stages)}-{fold}"
+
     def of(self, fold: int) -> list[Item]:
         """The items of a fold."""
         return [item for item, own in zip(self.items, self.fold_M, strict=True) if own == fold]
@@ -203,7 +214,7 @@ class Job:
         """Semantics, autoencoders and the cache."""
         if all((self.folder_of(fold) / "model.json").exists() for fold in self.held_out_folds):
             return
-        _semantics(self.recipe, self.training, self.out, teacher)
+        _semantics(self.recipe, self.training, self.out, teacher, self.device)
         for number, folder in enumerate(self.zoos):
             if specs := self.recipe.zoo[number :: len(self.zoos)]:
                 train_zoo(
@@ -237,13 +248,13 @@ class Job:
 
     def train_network(self, fold: int, progress: bool = False) -> float:
         """Train without this fold and write it; the loss of its last steps."""
-        tower = _semantics(self.recipe, self.training, self.out, None)
+        tower = _semantics(self.recipe, self.training, self.out, None, self.device)
         trained_on = [own for own in self.fold_M if self.recipe.folds or not own]
         members = [n for n, own in enumerate(trained_on) if own != fold]
         held_out = [n for n, own in enumerate(trained_on) if own == fold]
         start: dict[str, Tensor] | None = None
         for number, stage in enumerate(self.recipe.stages, start=1):
-            folder = self.networks / f"fold-{fold}" / f"stage-{number}"
+            folder = self.stage_folder(fold, number)
             net = fit(
                 replace(stage, seed=stage.seed + fold),
                 partial(self.cache, stage),
@@ -279,8 +290,12 @@ class Job:
         )
 
 
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _semantics(
-    recipe: Recipe, items: Sequence[Item], out: Path, teacher: Path | None
+    recipe: Recipe, items: Sequence[Item], out: Path, teacher: Path | None, device: str
 ) -> dict[str, Tensor] | None:
     """The semantic tower's weights: from the output folder, by distillation, or through open_clip."""
     model = recipe.model
@@ -299,14 +314,17 @@ def _semantics(
     tower = build_tower(tower_config, quick_gelu=quick_gelu)
     if recipe.distill_on == "generated":
         items = [item for item in items if item.generated]
-    log = distill(
-        tower,
-        load_teacher(teacher),
-        collect_scenes(items),
-        steps=recipe.distill_steps,
-        seed=recipe.stages[0].seed,
-        checkpoint=out / "distill.pt",
-    )
+    learn = partial(distill, tower, load_teacher(teacher), collect_scenes(items), device=device)
+    seed = recipe.stages[0].seed
+    log = learn(steps=recipe.distill_steps, seed=seed, checkpoint=out / "distill.pt")
+    if recipe.distill_again:
+        log += learn(
+            steps=recipe.distill_again,
+            forced=0.0,
+            learning_rate=AGAIN,
+            seed=seed + 1,
+            checkpoint=out / "distill-again.pt",
+        )
     (out / "distill.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
     weights = {key: value.contiguous() for key, value in tower.state_dict().items()}
     save_file(weights, kept)

@@ -26,10 +26,12 @@ NEW = NewJob(id="0" * 32, tenant="", filename="a", bytes=1, sha256="0" * 64, tho
 
 
 @contextmanager
-def service(data_dir: Path, decoder: doubles.Decoder | None = None, **given: Any) -> Iterator[TestClient]:
+def service(
+    data_dir: Path, decoder: doubles.Decoder | None = None, *, address: str = "testclient", **given: Any
+) -> Iterator[TestClient]:
     settings = Settings(data_dir=data_dir, **{"shutdown_grace_s": 0} | given)
     application = create_app(settings, doubles.Engine(settings), decoder or doubles.Decoder())
-    with TestClient(application, base_url="http://127.0.0.1") as client:
+    with TestClient(application, base_url="http://127.0.0.1", client=(address, 50000)) as client:
         doubles.until_ready(client)
         yield client
 

@@ -1,15 +1,11 @@
 """The statements, on SQLite and on PostgreSQL: who may claim, hold, finish and see what."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-from postgres import MISSING, cluster
 from sqlalchemy import Engine, text
 
-from app.jobs.database import open_database
 from app.jobs.store import Finished, JobStore, KeyTaken, NewJob, Progress
 from app.jobs.table import JobRow
 
@@ -17,21 +13,6 @@ DONE = Finished(result="{}", made_by="model 1")
 NOW = Progress("decode", 0.5, 3.0)
 OVER = -1.0
 """A lease or an answer that has ended already: no test needs to wait for it."""
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    if request.param == "sqlite":
-        engine = open_database(None, tmp_path_factory.mktemp("jobs"))
-        yield engine
-        engine.dispose()
-        return
-    if MISSING:
-        pytest.skip(MISSING)
-    with cluster() as url:
-        engine = open_database(url, Path("unused"))
-        yield engine
-        engine.dispose()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from app.main import CannotServe, create_app, run
 from app.problems import CODES
-from app.settings import Settings
+from app.settings import DataDirUnusable, Settings
 from specsem.errors import MediaError, UnknownModel, WeightsMissing
 from specsem.result import ScoredFile
 
@@ -302,5 +302,5 @@ def test_a_taken_port_and_a_closed_folder_are_said_in_a_sentence(settings: Setti
             run(busy, doubles.Engine(busy), doubles.Decoder())
     (tmp_path / "file").touch()
     closed = Settings(data_dir=tmp_path / "file" / "data")
-    with pytest.raises(CannotServe, match="SPECSEM_DATA_DIR"):
+    with pytest.raises(DataDirUnusable, match="SPECSEM_DATA_DIR"):
         run(closed, doubles.Engine(closed), doubles.Decoder())

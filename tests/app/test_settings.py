@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from app.auth import check_exposure
+from app.keys import open_keys
 from app.main import create_app, run
-from app.settings import ExposureRefused, Settings, check_exposure, is_loopback_address, is_loopback_name
+from app.settings import ExposureRefused, Settings, is_loopback_address, is_loopback_name, parse_address
 
 KEY = "k" * 32
 
@@ -58,17 +60,48 @@ def test_keys_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "", "::ffff:10.0.0.1"])  # noqa: S104
-def test_exposure_without_a_key_is_refused(host: str) -> None:
-    settings = Settings(host=host)
+def test_exposure_without_a_key_is_refused(host: str, tmp_path: Path) -> None:
+    settings = Settings(host=host, data_dir=tmp_path / "data")
     for start in (check_exposure, create_app, run):
         with pytest.raises(ExposureRefused, match="SPECSEM_API_KEYS"):
             start(settings)
-    check_exposure(Settings(host=host, api_keys=[KEY]))
+    assert not settings.data_dir.exists()
+    check_exposure(Settings(host=host, api_keys=[KEY], data_dir=tmp_path))
+
+
+def test_a_stored_key_allows_exposure_while_it_can_be_used(tmp_path: Path) -> None:
+    settings = Settings(host="0.0.0.0", data_dir=tmp_path)  # noqa: S104
+    with open_keys(settings) as store:
+        _, row = store.create()
+        check_exposure(settings)
+        store.revoke(row.prefix)
+        with pytest.raises(ExposureRefused, match="specsem keys create"):
+            check_exposure(settings)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost", "LOCALHOST"])
 def test_loopback_needs_no_key(host: str) -> None:
     check_exposure(Settings(host=host))
+
+
+@pytest.mark.parametrize("wrong", ["*", "proxy.example", "10.0.0.1/8", "10.0.0.0/33", "fe80::1%eth0/64"])
+def test_a_trusted_proxy_is_an_address_or_a_network(wrong: str) -> None:
+    with pytest.raises(ValidationError, match="trusted_proxies"):
+        Settings(trusted_proxies=f"10.0.0.1, {wrong}")
+    assert Settings(trusted_proxies="10.0.0.1, fd00::/8").trusted_proxies == ["10.0.0.1/32", "fd00::/8"]
+
+
+@pytest.mark.parametrize("wrong", ["", "fast", "0/minute", "-1/minute", "5 per fortnight"])
+def test_a_rate_is_so_many_in_so_long(wrong: str) -> None:
+    for name in ("key_rate", "key_failures"):
+        with pytest.raises(ValidationError, match="is no rate"):
+            Settings(**{name: wrong})
+
+
+def test_addresses_are_read_as_what_they_are() -> None:
+    assert str(parse_address("::ffff:10.0.0.1")) == "10.0.0.1"
+    assert str(parse_address("fe80::1%eth0")) == "fe80::1"
+    assert parse_address("10.0.0") is None
 
 
 def test_what_counts_as_loopback() -> None:

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from serving import DOUBLES, Server, serving
 
+from app.keys import open_keys
+from app.settings import Settings
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 pytestmark = [
@@ -158,11 +161,14 @@ def test_too_large_is_said_before_it_is_sent(browser: Any, doubles: Server, tmp_
 
 
 def test_a_key_is_asked_for_and_used(browser: Any, tmp_path: Path) -> None:
-    key = "0123456789abcdef0123456789abcdef"
-    with serving(DOUBLES, tmp_path / "data", api_keys=key) as server:
+    data_dir = tmp_path / "data"
+    with serving(DOUBLES, data_dir, key_cache_s=0) as server:
         server.wait_ready()
         with Visit(browser, server) as visit:
             page = visit.page
+            assert page.locator("#key").is_hidden()
+            with open_keys(Settings(data_dir=data_dir)) as store:  # the first one, after the page was opened
+                key, _ = store.create(scopes=["score"])
             visit.choose(fake(tmp_path, "a.mp4", "SCORE:0.97"))
             page.wait_for_selector(".failed")
             assert "unauthorized" in page.text_content(".failed-code")
@@ -170,6 +176,9 @@ def test_a_key_is_asked_for_and_used(browser: Any, tmp_path: Path) -> None:
             page.keyboard.type(key)
             visit.choose(tmp_path / "a.mp4")
             page.wait_for_selector(".job[data-verdict=generated]")
+            page.reload()
+            assert page.locator("#key").is_visible()
+            assert page.input_value("#key") == key  # for as long as the tab is open
 
 
 def test_keyboard_alone_reaches_the_picker(browser: Any, doubles: Server) -> None:

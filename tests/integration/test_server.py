@@ -125,6 +125,32 @@ def test_bytes_that_are_no_http(server: Server) -> None:
     assert httpx.get(f"{server.url}/healthz").status_code == 200
 
 
+def test_no_line_of_the_log_is_a_client_s(server: Server) -> None:
+    """Whatever is in an address, a header or a name: one line a request, and no control characters."""
+    bad = "%0d%0aINFO%20forged%1b[31m%00%e2%80%ae"
+    lines = [
+        f"GET /{bad} HTTP/1.1",
+        f"GET /v1/jobs/{bad}?q={bad} HTTP/1.1",
+        f"POST /v1/score?filename={bad} HTTP/1.1",
+    ]
+    for line in lines:
+        with socket.create_connection((server.host, server.port), timeout=10) as connection:
+            head = f"{line}\r\nHost: {server.host}\r\nUser-Agent: \xa0\tx\r\nX-Request-Id: {bad}\r\n"
+            connection.sendall(
+                head.encode("latin-1") + b"Connection: close\r\nContent-Length: 5\r\n\r\nBAD:x"
+            )
+            assert "HTTP/1.1 4" in answer_of(connection)
+    for header in ("X: a\x1b[31m", "X: a\rb", "X: a\nINFO forged", "X\x00: a"):
+        with connect(server, "/v1/score", header) as connection:
+            assert "HTTP/1.1 4" in answer_of(connection)
+    form = {"file": ("a\r\nINFO forged\x1b.mp4", b"BAD:undecodable")}
+    assert httpx.post(f"{server.url}/v1/score", files=form).status_code == 422
+    log = server.log.read_text()
+    assert "forged" in log  # the addresses, escaped
+    assert not [line for line in log.splitlines() if line.startswith("INFO forged")]
+    assert not [char for char in log if (ord(char) < 0x20 and char != "\n") or char in "\x7f\u202e\xa0"]
+
+
 def test_many_at_once(server: Server) -> None:
     def score(number: int) -> float:
         answer = httpx.post(

@@ -8,18 +8,24 @@ import pytest
 from tiny_recipe import CONFIG, TINY, recipe
 
 from specsem.errors import SpecSemError
-from specsem.training.ablation import VARIANTS, _stages, ablate, as_markdown, vary
+from specsem.training.ablation import MERGING, SPECTRAL, _stages, ablate, as_markdown, vary
 from specsem.training.run import Recipe
 
+SHIPPED = Recipe.read(Path(__file__).parents[2] / "models" / "specsem-compact.json")
 
-def test_every_variant_changes_the_recipe_with_folds() -> None:
-    shipped = Recipe.read(Path(__file__).parents[2] / "models" / "specsem-compact.json")
-    for name, changes in VARIANTS.items():
-        stages = _stages(shipped, changes)
-        assert (stages == shipped.stages) is (name == "as in the recipe"), name
-    assert [s.model.merging for s in _stages(shipped, VARIANTS["spectral only"])] == ["spectral-only"]
-    assert _stages(shipped, VARIANTS["concatenation"])[-1].model.merging == "concat"
-    assert _stages(shipped, VARIANTS["concatenation"])[0] == shipped.stages[0]
+
+@pytest.mark.parametrize("name", SPECTRAL)
+def test_a_spectral_variant_is_the_first_stage_with_one_change(name: str) -> None:
+    (stage,) = _stages(SHIPPED, name)
+    assert (stage == SHIPPED.stages[0]) is (name == "spectral branch")
+    assert stage.model.merging == "spectral-only"
+
+
+@pytest.mark.parametrize("name", MERGING)
+def test_a_merging_variant_shares_the_spectral_stage(name: str) -> None:
+    *before, last = _stages(SHIPPED, name)
+    assert tuple(before) == SHIPPED.stages[:-1]
+    assert (last == SHIPPED.stages[-1]) is (name == "gate")
 
 
 def test_changes_reach_the_loop_and_the_architecture() -> None:
@@ -29,12 +35,14 @@ def test_changes_reach_the_loop_and_the_architecture() -> None:
 
 def test_variants_are_trained_once_and_judged_on_the_fold_held_out(drawn_pack: Path, tmp_path: Path) -> None:
     path = recipe(tmp_path / "r.json", replace(CONFIG, steps=4))
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"folds": 2}))
+    fields = json.loads(path.read_text())
+    more = replace(CONFIG, steps=2).to_dict()
+    path.write_text(json.dumps(fields | {"folds": 2, "stages": [*fields["stages"], more]}))
     with pytest.raises(SpecSemError, match="No variant"):
         ablate(path, [drawn_pack], tmp_path / "out", variants=["nonsense"])
 
     def run() -> dict[str, object]:
-        names = ["as in the recipe", "radius 0"]
+        names = ["spectral branch", "radius 0", "gate"]
         return ablate(
             path,
             [drawn_pack],
@@ -52,7 +60,9 @@ def test_variants_are_trained_once_and_judged_on_the_fold_held_out(drawn_pack: P
     assert figures["mean"] == pytest.approx(sum(figures["seeds"]) / 2)
     assert "| radius 0 |" in as_markdown(table)
     weights = list((tmp_path / "out" / "runs").rglob("model.safetensors"))
-    assert len(weights) == 4
+    assert len(weights) == 6
+    stages = list((tmp_path / "out" / "runs" / "stages").iterdir())
+    assert len(stages) == 6, "the gate begins with the spectral branch that is there"
     before = {p: p.stat().st_mtime_ns for p in weights}
     assert run() == table
     assert before == {p: p.stat().st_mtime_ns for p in weights}

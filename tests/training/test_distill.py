@@ -51,6 +51,15 @@ def test_the_tower_comes_to_say_what_the_teacher_says(teacher: Teacher, scenes: 
     assert not student.training
 
 
+def test_a_second_cycle_goes_on_end_to_end(teacher: Teacher, scenes: Scenes) -> None:
+    student = tower()
+    first = distill(student, teacher, scenes, steps=100, batch=4, learning_rate=1e-2, held_out=scenes)
+    again = distill(
+        student, teacher, scenes, steps=100, batch=4, forced=0.0, learning_rate=5e-3, seed=1, held_out=scenes
+    )
+    assert again[-1]["held_out_cosine"] > first[-1]["held_out_cosine"]
+
+
 def test_what_is_finished_is_not_done_again(teacher: Teacher, scenes: Scenes, tmp_path: Path) -> None:
     checkpoint = tmp_path / "distill.pt"
     once = distill(student := tower(), teacher, scenes, steps=2, batch=2, checkpoint=checkpoint)

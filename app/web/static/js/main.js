@@ -130,7 +130,9 @@ function finishCancelled({ card, file }) {
 function fail(card, file, problem) {
   showProblem(card, problem);
   announce(`${file.name}: ${problem.title}. ${problem.detail}`);
-  if (problem.code === "unauthorized") keyInput.focus();
+  if (problem.code !== "unauthorized") return;
+  one(document, "#key-row").hidden = false; // the first key may be younger than this page
+  keyInput.focus();
 }
 
 /**
