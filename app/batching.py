@@ -19,7 +19,7 @@ from typing import Generic, Literal, TypeVar
 
 from app.observability.metrics import Release
 from app.observability.telemetry import Telemetry
-from app.problems import Problem
+from app.problems import Problem, stopping
 from specsem.errors import DeviceLost
 
 __all__ = ["Batcher", "Lane", "Liveness", "Waiting"]
@@ -127,7 +127,7 @@ class Batcher(Generic[Item, Result]):
             Exception: what ``run`` raised for this item when it ran alone.
         """
         if self._closed:
-            raise _stopping()
+            raise stopping()
         now = time.monotonic()
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         job = _Job(item, lane, future, now, now + (float("inf") if deadline_s is None else deadline_s))
@@ -292,8 +292,4 @@ class Batcher(Generic[Item, Result]):
 def _tell_stopping(jobs: Iterable[_Job[Item, Result]]) -> None:
     for job in jobs:
         if not job.future.done():
-            job.future.set_exception(_stopping())
-
-
-def _stopping() -> Problem:
-    return Problem("not_ready", "The service is stopping.")
+            job.future.set_exception(stopping())

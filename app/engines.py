@@ -21,6 +21,10 @@ __all__ = ["Engine", "LocalEngine"]
 
 logger = logging.getLogger("specsem.app")
 
+FEW_WINDOWS = 32
+"""So many are sooner judged than handed to a thread: it is arithmetic. A thorough scan of an hour has some
+ten thousand."""
+
 
 class Engine(Protocol):
     """Scores decoded clips. A caller that is cancelled drops its work; that is the only way to cancel."""
@@ -159,8 +163,10 @@ class LocalEngine:
         return await self._batcher.submit(windows, lane=lane, deadline_s=limit_s)
 
     async def judge(self, clip: Clip, scores: "Sequence[WindowScore]") -> "ClipVerdict":
-        # A thread: arithmetic, but a thorough scan of an hour has some ten thousand windows.
-        return await asyncio.to_thread(self._loaded().judge, clip, scores)
+        judge = self._loaded().judge
+        if len(scores) <= FEW_WINDOWS:
+            return judge(clip, scores)
+        return await asyncio.to_thread(judge, clip, scores)
 
     async def score(self, clip: Clip, *, lane: Lane = "interactive") -> "ClipVerdict":
         return await self.judge(clip, await self.score_windows(clip.windows, lane=lane))

@@ -7,9 +7,12 @@
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -42,6 +45,7 @@ from app.routes import health, jobs, models, pages, resumable, score, videos
 from app.scoring import Decoder, Scoring
 from app.services import Parts, Works
 from app.settings import Settings, parse_rate
+from app.stopping import SETTLE_S, Drain, Draining, leave_within
 from app.uploads import FORM_OVERHEAD_BYTES, Inbox
 from app.version import built_from
 from app.videos import VideoStore
@@ -54,6 +58,9 @@ __all__ = ["create_app", "run", "work"]
 logger = logging.getLogger("specsem.app")
 
 SWEEP_S = 300.0
+LAST_CALL_S = 0.3
+AT_ONCE_S = 3.0
+"""Asked a second time to stop, the process has so long to hand back its jobs."""
 H11_MAX_HEADER_BYTES = 32 * 1024
 NO_SPANS_OF_FASTAPI: TelemetryConfig = {
     "tracing": False,
@@ -104,12 +111,14 @@ def create_app(
         telemetry=NO_SPANS_OF_FASTAPI,
     )
     app.state.model_failed = _stay_unready
+    app.state.drain = Drain()
     app.include_router(resumable.creation)
     for routes in (score, videos, resumable, jobs, models, health, pages):
         app.include_router(routes.router)
     app.mount("/static", StaticFiles(directory=pages.STATIC), name="static")
     _answer_errors(app)
     # The last one added is the outermost.
+    app.add_middleware(Draining, drain=app.state.drain)
     app.add_middleware(
         AccessGuard,
         keyring=keyring,
@@ -329,17 +338,53 @@ class CannotServe(SpecSemError):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which says in one line where it listens, and tells ``on_stop`` when it stops."""
+    """uvicorn's server, which says in one line where it listens, and stops as ``app.stopping`` says."""
 
-    on_stop: Callable[[], None] = staticmethod(lambda: None)
+    def __init__(self, config: uvicorn.Config, app: FastAPI, grace_s: int) -> None:
+        super().__init__(config)
+        self._state = app.state
+        self._grace_s = grace_s
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        again = self.should_exit
+        super().handle_exit(sig, frame)
+        self.stop(AT_ONCE_S if again else self._grace_s + SETTLE_S, status=128 + sig)
+        if again and self._loop is not None:
+            self.force_exit = True
+            self._loop.call_soon_threadsafe(self._hurry)
+
+    def _hurry(self) -> None:
+        self._state.drain.hurry()
+        self._state.parts.jobs.hurry()
+
+    def stop(self, within_s: float, status: int) -> None:
+        """Stop, and be gone within so many seconds in any case."""
+        self.should_exit = True
+        leave_within(within_s, status)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.on_stop()  # now, and not when the last connection has gone: event streams wait for it
+        ends = time.monotonic() + self._grace_s
+        self._state.drain.stop()
+        self._state.parts.jobs.stop()  # now: event streams end by it, and are waited for
+        # It still listens: who comes meanwhile is told, and a poll of a job is answered.
+        await self._state.drain.wait(self._grace_s)
+        for listener in self.servers:
+            listener.close()
+        if not self.force_exit:  # who got in at the last moment hasn't been heard yet
+            await asyncio.sleep(LAST_CALL_S)
+        left_s = 0.0 if self.force_exit else max(0.0, ends - time.monotonic())
+        self.config.timeout_graceful_shutdown = math.ceil(left_s)
         await super().shutdown(sockets=sockets)
+        if self.force_exit:  # uvicorn leaves it at that
+            for task in self.server_state.tasks:
+                task.cancel()
+            await self.lifespan.shutdown()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
+            self._loop = asyncio.get_running_loop()
             assert sockets  # noqa: S101 - run gives one
             bound = sockets[0].getsockname()
             host = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
@@ -363,18 +408,14 @@ def run(settings: Settings, engine: Engine | None = None, decoder: Decoder | Non
     _check(settings, engine)
     logs.configure(settings)
     listener = _listener(settings.host, settings.port, "--port or SPECSEM_PORT")
-    server = _Server(_server_config(app, settings))
+    server = _Server(_server_config(app, settings), app, settings.shutdown_grace_s)
     failures: list[SpecSemError] = []
 
     def stop_and_say(error: SpecSemError) -> None:
         failures.append(error)
-        server.should_exit = True
-
-    def stop_jobs() -> None:
-        app.state.parts.jobs.stop()  # there: a server that never started doesn't shut down
+        server.stop(settings.shutdown_grace_s + SETTLE_S, status=1)
 
     app.state.model_failed = stop_and_say
-    server.on_stop = stop_jobs
     with listener, contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it is done
         server.run(sockets=[listener])
     if failures:
@@ -404,17 +445,27 @@ def work(
 async def _work(settings: Settings, engine: Engine, decoder: Decoder | None, telemetry: Telemetry) -> None:
     stopping = asyncio.Event()
     failures: list[SpecSemError] = []
+    patience_s = settings.shutdown_grace_s + SETTLE_S
 
     def stop_and_say(error: SpecSemError) -> None:
         failures.append(error)
         stopping.set()
+        leave_within(patience_s, status=1)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with (
         _working(settings, engine, decoder, stop_and_say, telemetry, slots=settings.decode_workers) as works,
         _answering(works),
     ):
+
+        def on_signal(number: int) -> None:
+            again = stopping.is_set()
+            if again:
+                works.jobs.hurry()
+            stopping.set()
+            leave_within(AT_ONCE_S if again else patience_s, status=128 + number)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
         print(f"SpecSem works on jobs, {settings.decode_workers} at a time  (Ctrl-C stops it)", flush=True)
         await stopping.wait()
         works.jobs.stop()
@@ -490,7 +541,11 @@ def _listener(host: str, port: int, setting: str) -> socket.socket:
     """The bound socket. Bound here, so that a port that is taken is said in a sentence."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+        # Connections inherit it. asyncio sets it only on sockets that name their protocol, which these don't;
+        # without it, an answer's body waits some 40 ms for the client to acknowledge the head.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise CannotServe(

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.auth import ANYBODY, Caller, Keyring, is_public, scopes_for, unauthorized
 from app.observability.logs import add_to_lines
 from app.observability.requests import request_id
-from app.problems import Problem, ProblemResponse
+from app.problems import Problem, ProblemResponse, stopping
 from app.quotas import Failures, Quotas, network_of
 from app.settings import is_loopback_address, is_loopback_name
 
@@ -75,9 +75,7 @@ class Shield:
         except asyncio.CancelledError:
             # The server stops and its grace is over: whoever still waits is told so. Ends here, as asked.
             if not started:
-                await ProblemResponse(Problem("not_ready", "The service is stopping."))(
-                    scope, receive, guarded_send
-                )
+                await ProblemResponse(stopping())(scope, receive, guarded_send)
         except Exception:
             # The path is the client's text: repr keeps control characters out of the log.
             logger.exception(

@@ -21,6 +21,7 @@ __all__ = [
     "code_of_answer",
     "from_error",
     "from_status",
+    "stopping",
     "too_large",
 ]
 
@@ -129,7 +130,7 @@ def from_error(error: SpecSemError) -> Problem:
         code = error.code if error.code in CODES else "undecodable"
         return Problem(code, error.message)
     if isinstance(error, Cancelled):  # by the decoder's pool, which closes before the last request has ended
-        return Problem("not_ready", "The service is stopping.")
+        return stopping()
     return Problem("internal_error", "The request could not be completed.")
 
 
@@ -157,6 +158,11 @@ def code_of_answer(scope: Scope) -> str | None:
     """The code of the problem that answered this request; None where no problem did."""
     code: str | None = scope.get(CODE_KEY)
     return code
+
+
+def stopping() -> Problem:
+    """The service was told to stop (503): what comes too late, or isn't done in time, goes elsewhere."""
+    return Problem("not_ready", "The service is stopping.")
 
 
 def too_large(limit_bytes: int) -> Problem:

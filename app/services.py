@@ -11,7 +11,7 @@ from app.engines import Engine
 from app.jobs.service import Jobs
 from app.middleware import CALLER
 from app.observability.telemetry import Telemetry
-from app.problems import Problem
+from app.problems import Problem, stopping
 from app.resumable import ResumableUploads
 from app.scoring import Scoring
 from app.settings import Settings
@@ -34,7 +34,7 @@ class Works:
     def check_ready(self) -> None:
         """Raises ``Problem`` ``not_ready`` (503), which says why it should be sent no work."""
         if self.jobs.stopping:
-            raise Problem("not_ready", "The service is stopping.")
+            raise stopping()
         self.engine.check_ready()
         if self.jobs.database_away:
             raise Problem("not_ready", "The database of jobs can't be reached.")

@@ -3,6 +3,7 @@
 Lists are written with commas: ``SPECSEM_ALLOWED_HOSTS=specsem.example.org,10.0.0.7``.
 """
 
+import functools
 import ipaddress
 import tempfile
 from ipaddress import IPv4Address, IPv6Address
@@ -201,7 +202,7 @@ class Settings(BaseSettings):
     max_batch_clips: int = Field(8, gt=0, description="Clips in one forward pass.")
     request_timeout_s: float = Field(600.0, gt=0, description="Decoding, waiting and scoring of one request.")
     shutdown_grace_s: int = Field(
-        10, ge=0, description="Requests in flight may take so long to finish at a stop."
+        10, ge=0, description="Requests and jobs in flight may take so many seconds to finish at a stop."
     )
     max_connections: int = Field(512, gt=0, description="Open connections before 503.")
 
@@ -374,6 +375,7 @@ def parse_address(text: str) -> IPv4Address | IPv6Address | None:
     return getattr(ip, "ipv4_mapped", None) or ip
 
 
+@functools.lru_cache(maxsize=64)  # asked at every request, of the same few
 def is_loopback_address(address: str) -> bool:
     """Whether this IP address (no name) never leaves the machine; mapped IPv6 counts as what it maps."""
     ip = parse_address(address)

@@ -133,6 +133,11 @@ class Jobs:
         self.stopping = True
         self.news.set()
 
+    def hurry(self) -> None:
+        """Hand back what a worker in this process is at, finished or not."""
+        for task in self.working.values():
+            task.cancel()
+
     async def aclose(self) -> None:
         """Close the database; whoever worked on jobs has ended."""
         self._fetcher.close()
