@@ -64,9 +64,26 @@ lint: $(DEV) ## Check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: docs
+docs: $(INSTALLED) ## Make the tables of docs/operations.md anew from the code
+	$(BIN)/python -m app.reference
+
 .PHONY: bench
 bench: $(DEV) ## Measure throughput and time per stage (ARGS="--json")
 	@exec $(BIN)/specsem bench $(ARGS)
+
+SERVERS := .venv-servers
+
+.PHONY: bench-servers
+bench-servers: $(DEV) $(SERVERS)/.ready ## Measure the service beside LitServe and Ray Serve (benchmarks/servers.py)
+	@exec $(BIN)/python benchmarks/servers.py $(ARGS)
+
+# What is compared with lives in an environment of its own, on the same versions of all that both need.
+$(SERVERS)/.ready: requirements/servers.txt pyproject.toml | $(UV_READY) $(BIN)/python
+	$(UV) venv --quiet --clear --python $(BIN)/python $(SERVERS)
+	$(UV) pip sync --python $(SERVERS)/bin/python --require-hashes $<
+	$(UV) pip install --python $(SERVERS)/bin/python --no-deps --no-build-isolation --offline --quiet --editable .
+	touch $@
 
 COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--quiet $(if $(UPGRADE),--upgrade)
@@ -76,11 +93,13 @@ lock: $(UV_READY) ## Lock requirements/*.txt anew (UPGRADE=1 takes newer version
 	$(COMPILE) pyproject.toml requirements/build.in --output-file requirements/runtime.txt
 	$(COMPILE) pyproject.toml requirements/build.in --extra dev --constraints requirements/runtime.txt \
 		--output-file requirements/dev.txt
+	$(COMPILE) pyproject.toml requirements/build.in requirements/servers.in \
+		--constraints requirements/runtime.txt --output-file requirements/servers.txt
 	$(COMPILE) requirements/uv.in --output-file requirements/uv.txt
 
 .PHONY: clean
 clean: ## Remove all that make made
-	rm -rf .venv .uv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-servers .uv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find app specsem tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 $(LOCAL_UV): requirements/uv.txt

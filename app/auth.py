@@ -63,6 +63,7 @@ SCOPES: dict[str, dict[str, frozenset[KeyScope]]] = {
     "/v1/models": {"GET": _ANY},
     "/v1/policies": {"GET": _ANY},
     "/metrics": {"GET": frozenset({KeyScope.METRICS})},
+    "/version": {"GET": _ANY},
 }
 """Any of these scopes opens a route. No key opens what is not here: a route that is new has to be put in."""
 
@@ -140,13 +141,13 @@ class Keyring:
 
     @asynccontextmanager
     async def opened(self, store: KeyStore) -> AsyncIterator[None]:
-        """With the keys of the database, while the block runs. Raises one of ``AWAY``."""
+        """With the keys of the database, while the block runs. Raises ``SQLAlchemyError``."""
         # Threads of its own: others wait for slow disks, a writer for writers, and a look-up for nobody.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="specsem-keys")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="specsem-key-use")
         self._store = store
         try:
-            self._is_closed = bool(self._static) or not await self._ask(store.is_empty)
+            self._is_closed = bool(self._static) or not await asyncio.to_thread(store.is_empty)
             yield
         finally:
             self._store = None

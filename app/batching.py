@@ -12,15 +12,17 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
-from app.problems import Problem
+from app.observability.metrics import Release
+from app.observability.telemetry import Telemetry
+from app.problems import Problem, stopping
 from specsem.errors import DeviceLost
 
-__all__ = ["Batcher", "Lane", "Liveness"]
+__all__ = ["Batcher", "Lane", "Liveness", "Waiting"]
 
 logger = logging.getLogger("specsem.app")
 
@@ -33,17 +35,35 @@ BULK_EVERY = 4
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits in a lane."""
+
+    clips: int = 0
+    oldest_s: float = 0.0
+    """How long the first in line has waited, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Liveness:
     """How a batcher is."""
 
-    alive: bool
+    alive: bool = True
     """Its task runs."""
-    queued: int
-    """Items that wait."""
-    oldest_wait_s: float
-    """How long the first in line has waited, in seconds."""
-    forward_s: float
+    forward_s: float = 0.0
     """How long the forward under way has taken so far, in seconds; 0 where none is."""
+    lanes: Mapping[Lane, Waiting] = field(
+        default_factory=lambda: {"interactive": Waiting(), "bulk": Waiting()}
+    )
+
+    @property
+    def queued(self) -> int:
+        """Items that wait."""
+        return sum(lane.clips for lane in self.lanes.values())
+
+    @property
+    def oldest_wait_s(self) -> float:
+        """How long the first in line has waited, in seconds."""
+        return max(lane.oldest_s for lane in self.lanes.values())
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +74,8 @@ class _Job(Generic[Item, Result]):
     since: float
     deadline: float
     """On the clock of ``since``."""
+    begun: float = 0.0
+    """When it was taken into a batch, on the same clock."""
 
 
 class Batcher(Generic[Item, Result]):
@@ -70,8 +92,10 @@ class Batcher(Generic[Item, Result]):
         max_batch: int,
         in_flight: int = 1,
         shape: Callable[[Item], Hashable] = lambda _item: None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._run = run
+        self._telemetry = telemetry or Telemetry()
         self._max_batch = max_batch
         self._shape = shape
         self._lanes: dict[Lane, deque[_Job[Item, Result]]] = {"interactive": deque(), "bulk": deque()}
@@ -103,19 +127,23 @@ class Batcher(Generic[Item, Result]):
             Exception: what ``run`` raised for this item when it ran alone.
         """
         if self._closed:
-            raise _stopping()
+            raise stopping()
         now = time.monotonic()
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         job = _Job(item, lane, future, now, now + (float("inf") if deadline_s is None else deadline_s))
         self._lanes[lane].append(job)
         self._wake.set()
         try:
-            return await future
+            result = await future
         except asyncio.CancelledError:
             # Its pixels go at once, however long the forward under way takes.
             with contextlib.suppress(ValueError):  # taken already
                 self._lanes[lane].remove(job)
             raise
+        # Here, and not where it ran: spans belong to the caller's context.
+        self._telemetry.stage("queue", job.since, job.begun, lane=lane)
+        self._telemetry.stage("forward", job.begun, lane=lane)
+        return result
 
     async def device_lost(self) -> DeviceLost:
         """Waits for the error after which this process can't compute any more. Most never see one."""
@@ -125,12 +153,13 @@ class Batcher(Generic[Item, Result]):
     def liveness(self) -> Liveness:
         """How the batcher is, without touching it."""
         now = time.monotonic()
-        heads = [lane[0].since for lane in self._lanes.values() if lane]
         return Liveness(
             alive=self._task is not None and not self._task.done(),
-            queued=sum(map(len, self._lanes.values())),
-            oldest_wait_s=now - min(heads, default=now),
             forward_s=now - min(self._forwards, default=now),
+            lanes={
+                name: Waiting(len(lane), now - lane[0].since if lane else 0.0)
+                for name, lane in self._lanes.items()
+            },
         )
 
     async def aclose(self) -> None:
@@ -176,19 +205,29 @@ class Batcher(Generic[Item, Result]):
 
     def _take(self) -> list[_Job[Item, Result]]:
         batch: list[_Job[Item, Result]] = []
-        while len(batch) < self._max_batch and (lane := self._turn()) is not None:
+        now = time.monotonic()
+        released: Release = "full"
+        while len(batch) < self._max_batch:
+            lane = self._turn()
+            if lane is None:
+                released = "queue_empty"
+                break
             job = lane[0]
             if job.future.done():  # cancelled: its client left
                 lane.popleft()
-            elif job.deadline < time.monotonic():
+            elif job.deadline < now:
                 lane.popleft()
                 job.future.set_exception(Problem("deadline_exceeded", "The model was busy for too long."))
             elif batch and self._shape(job.item) != self._shape(batch[0].item):
-                break  # it begins the next batch
+                released = "shape"  # it begins the next batch
+                break
             else:
                 lane.popleft()
+                job.begun = now
                 batch.append(job)
                 self._since_bulk = 0 if job.lane == "bulk" else self._since_bulk + 1
+        if batch:
+            self._telemetry.metrics.batch(len(batch), released)
         return batch
 
     def _turn(self) -> deque[_Job[Item, Result]] | None:
@@ -217,6 +256,7 @@ class Batcher(Generic[Item, Result]):
         except DeviceLost:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this item's, and the next ones go on
+            self._telemetry.metrics.batch_failures.inc()
             if len(batch) == 1:
                 if not batch[0].future.done():
                     batch[0].future.set_exception(error)
@@ -252,8 +292,4 @@ class Batcher(Generic[Item, Result]):
 def _tell_stopping(jobs: Iterable[_Job[Item, Result]]) -> None:
     for job in jobs:
         if not job.future.done():
-            job.future.set_exception(_stopping())
-
-
-def _stopping() -> Problem:
-    return Problem("not_ready", "The service is stopping.")
+            job.future.set_exception(stopping())

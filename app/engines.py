@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from app.batching import Batcher, Lane, Liveness
+from app.observability.telemetry import Telemetry
 from app.problems import Problem
 from app.settings import Settings
 from specsem.errors import ModelError, SpecSemError
@@ -19,6 +20,10 @@ if TYPE_CHECKING:  # torch takes seconds to import: the server is up before it
 __all__ = ["Engine", "LocalEngine"]
 
 logger = logging.getLogger("specsem.app")
+
+FEW_WINDOWS = 32
+"""So many are sooner judged than handed to a thread: it is arithmetic. A thorough scan of an hour has some
+ten thousand."""
 
 
 class Engine(Protocol):
@@ -48,8 +53,12 @@ class Engine(Protocol):
     def warm_up_ms(self) -> float:
         """Milliseconds of the warm-up forward."""
 
-    async def start(self) -> None:
-        """Load and warm up. Raises ``SpecSemError`` where the model can't be used."""
+    async def start(self, telemetry: Telemetry | None = None) -> None:
+        """Load and warm up; ``telemetry`` hears of every batch.
+
+        Raises:
+            SpecSemError: the model can't be used.
+        """
 
     async def broken(self) -> SpecSemError:
         """Waits, once it is started, for the error after which it can't score any more."""
@@ -109,7 +118,7 @@ class LocalEngine:
     def warm_up_ms(self) -> float:
         return self._warm_up_ms
 
-    async def start(self) -> None:
+    async def start(self, telemetry: Telemetry | None = None) -> None:
         try:
             self._scorer, self._warm_up_ms = await asyncio.to_thread(self._load)
         except Exception as error:
@@ -122,6 +131,7 @@ class LocalEngine:
             max_batch=self._settings.max_batch_clips,
             in_flight=2 if self.device.startswith("cuda") else 1,
             shape=_shape,
+            telemetry=telemetry,
         )
         batcher.start()
         self._batcher = batcher
@@ -153,15 +163,17 @@ class LocalEngine:
         return await self._batcher.submit(windows, lane=lane, deadline_s=limit_s)
 
     async def judge(self, clip: Clip, scores: "Sequence[WindowScore]") -> "ClipVerdict":
-        # A thread: arithmetic, but a thorough scan of an hour has some ten thousand windows.
-        return await asyncio.to_thread(self._loaded().judge, clip, scores)
+        judge = self._loaded().judge
+        if len(scores) <= FEW_WINDOWS:
+            return judge(clip, scores)
+        return await asyncio.to_thread(judge, clip, scores)
 
     async def score(self, clip: Clip, *, lane: Lane = "interactive") -> "ClipVerdict":
         return await self.judge(clip, await self.score_windows(clip.windows, lane=lane))
 
     def liveness(self) -> Liveness:
         if self._batcher is None:
-            return Liveness(alive=True, queued=0, oldest_wait_s=0.0, forward_s=0.0)
+            return Liveness()
         return self._batcher.liveness()
 
     async def aclose(self) -> None:

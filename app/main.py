@@ -7,18 +7,21 @@
 import asyncio
 import contextlib
 import logging
-import logging.config
+import math
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from functools import partial
 from ipaddress import ip_network
+from types import FrameType
 from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
+from fastapi.telemetry import TelemetryConfig
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -35,15 +38,20 @@ from app.jobs.service import Jobs
 from app.jobs.worker import Worker
 from app.keys import KeyStore
 from app.middleware import AccessGuard, Lingering, Shield
+from app.observability import logs
+from app.observability.requests import Observed
+from app.observability.telemetry import Telemetry, open_telemetry
 from app.problems import Problem, ProblemResponse, from_error, from_status
 from app.quotas import Failures
 from app.resumable import ResumableUploads
 from app.room import Room
 from app.routes import health, jobs, models, pages, resumable, score, videos
 from app.scoring import Decoder, Scoring
-from app.services import Parts
+from app.services import Parts, Works
 from app.settings import Settings, parse_rate
+from app.stopping import SETTLE_S, Drain, Draining, leave_within
 from app.uploads import FORM_OVERHEAD_BYTES, Inbox
+from app.version import built_from
 from app.videos import VideoStore
 from specsem import __version__
 from specsem.errors import ModelError, SpecSemError
@@ -58,7 +66,17 @@ ROUTERS = (
     *(routes.router for routes in (score, videos, resumable, jobs, models, health, pages)),
 )
 SWEEP_S = 300.0
+LAST_CALL_S = 0.3
+AT_ONCE_S = 3.0
+"""Asked a second time to stop, the process has so long to hand back its jobs."""
 H11_MAX_HEADER_BYTES = 32 * 1024
+NO_SPANS_OF_FASTAPI: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
+"""Its own would tell paths, queries and messages of exceptions. Ours are in app.observability."""
 
 DESCRIPTION = """Tells AI-generated video from camera video: a calibrated verdict with its time line.
 
@@ -75,15 +93,19 @@ def create_app(
     Raises:
         ExposureRefused: the address of ``settings`` is open to others and there is no key.
         StoreUnusable: the address is open to others and the database of keys can't be used.
+        TracingUnavailable: traces are on, and OpenTelemetry isn't installed.
     """
     settings = settings or Settings()
     check_exposure(settings)
     keyring = Keyring(settings)
+    telemetry = open_telemetry(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         model = engine or LocalEngine(settings)
-        async with _started(settings, keyring, model, decoder, app.state.model_failed) as parts:
+        async with _started(
+            settings, keyring, model, decoder, app.state.model_failed, telemetry=telemetry
+        ) as parts:
             app.state.parts = parts
             yield
 
@@ -94,18 +116,16 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,  # ours is at /docs, without a CDN
         redoc_url=None,
+        telemetry=NO_SPANS_OF_FASTAPI,
     )
     app.state.model_failed = _stay_unready
+    app.state.drain = Drain()
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=pages.STATIC), name="static")
-    app.add_exception_handler(Problem, _on_problem)
-    app.add_exception_handler(SpecSemError, _on_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.add_exception_handler(OperationalError, _on_database_away)
+    _answer_errors(app)
     # The last one added is the outermost.
+    app.add_middleware(Draining, drain=app.state.drain)
     app.add_middleware(
         AccessGuard,
         keyring=keyring,
@@ -114,9 +134,20 @@ def create_app(
     )
     app.add_middleware(Lingering)
     app.add_middleware(Shield)
+    app.add_middleware(Observed, telemetry=telemetry, access_log=settings.access_log)
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
     return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """Every error as a problem document."""
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(SpecSemError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(OperationalError, _on_database_away)
 
 
 @contextlib.asynccontextmanager
@@ -126,19 +157,21 @@ async def _started(
     engine: Engine,
     decoder: Decoder | None,
     model_failed: Callable[[SpecSemError], None],
+    *,
+    telemetry: Telemetry,
 ) -> AsyncIterator[Parts]:
     """The parts of the service, running."""
     inbox = Inbox(settings.data_dir / "uploads")
     await asyncio.to_thread(inbox.open)
     try:
         async with (
-            _scoring(settings, engine, decoder, model_failed, settings.job_slots) as (scoring, jobs),
-            keyring.opened(KeyStore(jobs.database)),
+            _working(settings, engine, decoder, model_failed, telemetry, slots=settings.job_slots) as works,
+            keyring.opened(KeyStore(works.jobs.database)),
         ):
             room = Room(
                 max_bytes=settings.max_stored_bytes,
                 max_tenant_bytes=settings.max_tenant_bytes,
-                elsewhere=lambda: jobs.media_bytes,
+                elsewhere=lambda: works.jobs.media_bytes,
             )
             stored = VideoStore(settings.data_dir / "videos", ttl_s=settings.upload_ttl_s, room=room)
             partial = ResumableUploads(
@@ -149,17 +182,20 @@ async def _started(
             )
             await stored.open()
             await partial.open()
+            admission = _admission(settings, room)
+            telemetry.metrics.watch_intake(admission, stored, partial)
             sweeping = asyncio.create_task(_sweep(stored, partial))
             try:
                 yield Parts(
                     settings=settings,
                     engine=engine,
-                    scoring=scoring,
-                    admission=_admission(settings, room),
+                    scoring=works.scoring,
+                    jobs=works.jobs,
+                    telemetry=telemetry,
+                    admission=admission,
                     inbox=inbox,
                     videos=stored,
                     resumable=partial,
-                    jobs=jobs,
                     keyring=keyring,
                 )
             finally:
@@ -179,29 +215,38 @@ def _admission(settings: Settings, room: Room) -> Admission:
 
 
 @contextlib.asynccontextmanager
-async def _scoring(
+async def _working(
     settings: Settings,
     engine: Engine,
     decoder: Decoder | None,
     model_failed: Callable[[SpecSemError], None],
+    telemetry: Telemetry,
+    *,
     slots: int,
-) -> AsyncIterator[tuple[Scoring, Jobs]]:
+) -> AsyncIterator[Works]:
     """What scores, and ``slots`` jobs at a time. The model loads meanwhile: ``/healthz`` answers at once."""
-    jobs = Jobs(settings, engine)
+    jobs = Jobs(settings, engine, telemetry)
     await jobs.open()
     if decoder is None:
-        decoder = await asyncio.to_thread(_decoder_pool, settings)
+        decoder = await asyncio.to_thread(_decoder_pool, settings, telemetry)
     scoring = Scoring(
         decoder,
         engine,
         workers=settings.decode_workers,
         timeout_s=settings.request_timeout_s,
+        telemetry=telemetry,
     )
-    background = [asyncio.create_task(_start(engine, model_failed)), asyncio.create_task(jobs.keep_house())]
-    worker = Worker(jobs, scoring, engine, settings, slots=slots)
+    telemetry.metrics.build(__version__, settings.commit or await asyncio.to_thread(built_from))
+    works = Works(settings=settings, engine=engine, scoring=scoring, jobs=jobs, telemetry=telemetry)
+    telemetry.metrics.watch(works)
+    background = [
+        asyncio.create_task(_start(engine, model_failed, telemetry)),
+        asyncio.create_task(jobs.keep_house()),
+    ]
+    worker = Worker(jobs, scoring, engine, settings, slots=slots, telemetry=telemetry)
     working = asyncio.create_task(worker.run()) if slots else None
     try:
-        yield scoring, jobs
+        yield works
     finally:
         jobs.stop()
         if working is not None:
@@ -212,23 +257,27 @@ async def _scoring(
         await engine.aclose()
         await asyncio.to_thread(scoring.close)
         await jobs.aclose()
+        await asyncio.to_thread(telemetry.close)
 
 
-def _decoder_pool(settings: Settings) -> Decoder:
+def _decoder_pool(settings: Settings, telemetry: Telemetry) -> Decoder:
     from specsem.media import DecoderPool  # noqa: PLC0415 - starts processes: not for a test with its own
 
-    return DecoderPool(workers=settings.decode_workers, limits=settings.limits)
+    return DecoderPool(
+        workers=settings.decode_workers, limits=settings.limits, on_death=telemetry.metrics.decoder_death
+    )
 
 
-async def _start(engine: Engine, model_failed: Callable[[SpecSemError], None]) -> None:
+async def _start(engine: Engine, model_failed: Callable[[SpecSemError], None], telemetry: Telemetry) -> None:
     try:
-        await engine.start()
+        await engine.start(telemetry)
     except SpecSemError as error:
         model_failed(error)
     except Exception:
         logger.exception("the model could not be loaded")
         model_failed(ModelError("The model could not be loaded; the log says more."))
     else:
+        telemetry.metrics.model(engine)
         logger.info("ready: %s on %s", engine.record.name, engine.device)
         model_failed(await engine.broken())
 
@@ -305,17 +354,53 @@ class CannotServe(SpecSemError):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which says in one line where it listens, and tells ``on_stop`` when it stops."""
+    """uvicorn's server, which says in one line where it listens, and stops as ``app.stopping`` says."""
 
-    on_stop: Callable[[], None] = staticmethod(lambda: None)
+    def __init__(self, config: uvicorn.Config, app: FastAPI, grace_s: int) -> None:
+        super().__init__(config)
+        self._state = app.state
+        self._grace_s = grace_s
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        again = self.should_exit
+        super().handle_exit(sig, frame)
+        self.stop(AT_ONCE_S if again else self._grace_s + SETTLE_S, status=128 + sig)
+        if again and self._loop is not None:
+            self.force_exit = True
+            self._loop.call_soon_threadsafe(self._hurry)
+
+    def _hurry(self) -> None:
+        self._state.drain.hurry()
+        self._state.parts.jobs.hurry()
+
+    def stop(self, within_s: float, status: int) -> None:
+        """Stop, and be gone within so many seconds in any case."""
+        self.should_exit = True
+        leave_within(within_s, status)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.on_stop()  # now, and not when the last connection has gone: event streams wait for it
+        ends = time.monotonic() + self._grace_s
+        self._state.drain.stop()
+        self._state.parts.jobs.stop()  # now: event streams end by it, and are waited for
+        # It still listens: who comes meanwhile is told, and a poll of a job is answered.
+        await self._state.drain.wait(self._grace_s)
+        for listener in self.servers:
+            listener.close()
+        if not self.force_exit:  # who got in at the last moment hasn't been heard yet
+            await asyncio.sleep(LAST_CALL_S)
+        left_s = 0.0 if self.force_exit else max(0.0, ends - time.monotonic())
+        self.config.timeout_graceful_shutdown = math.ceil(left_s)
         await super().shutdown(sockets=sockets)
+        if self.force_exit:  # uvicorn leaves it at that
+            for task in self.server_state.tasks:
+                task.cancel()
+            await self.lifespan.shutdown()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
+            self._loop = asyncio.get_running_loop()
             assert sockets  # noqa: S101 - run gives one
             bound = sockets[0].getsockname()
             host = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
@@ -333,36 +418,20 @@ def run(settings: Settings, engine: Engine | None = None, decoder: Decoder | Non
         CannotServe: the port is taken.
         DataDirUnusable: the data folder can't be written.
         StoreUnusable: the database of jobs can't be used.
+        TracingUnavailable: traces are on, and OpenTelemetry isn't installed.
     """
     app = create_app(settings, engine, decoder)
     _check(settings, engine)
-    listener = _listener(settings)
-    server = _Server(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            http=cast("type[Connection]", partial(Connection, bounds=_bounds(settings))),
-            ws="none",
-            h11_max_incomplete_event_size=H11_MAX_HEADER_BYTES,
-            timeout_graceful_shutdown=settings.shutdown_grace_s,
-            proxy_headers=False,
-            server_header=False,
-            access_log=settings.access_log,
-            log_config=_log_config(),
-        )
-    )
+    logs.configure(settings)
+    listener = _listener(settings.host, settings.port, "--port or SPECSEM_PORT")
+    server = _Server(_server_config(app, settings), app, settings.shutdown_grace_s)
     failures: list[SpecSemError] = []
 
     def stop_and_say(error: SpecSemError) -> None:
         failures.append(error)
-        server.should_exit = True
-
-    def stop_jobs() -> None:
-        app.state.parts.jobs.stop()  # there: a server that never started doesn't shut down
+        server.stop(settings.shutdown_grace_s + SETTLE_S, status=1)
 
     app.state.model_failed = stop_and_say
-    server.on_stop = stop_jobs
     with listener, contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it is done
         server.run(sockets=[listener])
     if failures:
@@ -380,28 +449,83 @@ def work(
         ModelError, UnknownPolicy: the model can't be used.
         DataDirUnusable: the data folder can't be written.
         StoreUnusable: the database of jobs can't be used.
+        TracingUnavailable: traces are on, and OpenTelemetry isn't installed.
     """
     settings = settings.model_copy(update={"decode_workers": slots or settings.decode_workers})
+    telemetry = open_telemetry(settings)
     _check(settings, engine)
-    logging.config.dictConfig(_log_config())
-    asyncio.run(_work(settings, engine or LocalEngine(settings), decoder))
+    logs.configure(settings)
+    asyncio.run(_work(settings, engine or LocalEngine(settings), decoder, telemetry))
 
 
-async def _work(settings: Settings, engine: Engine, decoder: Decoder | None) -> None:
+async def _work(settings: Settings, engine: Engine, decoder: Decoder | None, telemetry: Telemetry) -> None:
     stopping = asyncio.Event()
     failures: list[SpecSemError] = []
+    patience_s = settings.shutdown_grace_s + SETTLE_S
 
     def stop_and_say(error: SpecSemError) -> None:
         failures.append(error)
         stopping.set()
+        leave_within(patience_s, status=1)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    async with _scoring(settings, engine, decoder, stop_and_say, settings.decode_workers):
+    async with (
+        _working(settings, engine, decoder, stop_and_say, telemetry, slots=settings.decode_workers) as works,
+        _answering(works),
+    ):
+
+        def on_signal(number: int) -> None:
+            again = stopping.is_set()
+            if again:
+                works.jobs.hurry()
+            stopping.set()
+            leave_within(AT_ONCE_S if again else patience_s, status=128 + number)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
         print(f"SpecSem works on jobs, {settings.decode_workers} at a time  (Ctrl-C stops it)", flush=True)
         await stopping.wait()
+        works.jobs.stop()
     if failures:
         raise failures[0]
+
+
+class _Beside(uvicorn.Server):
+    """A server beside other work, whose process has its own way with signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _answering(works: Works) -> AsyncIterator[None]:
+    """Answer what machines ask of a worker, on a loopback port, if there is to be one."""
+    settings = works.settings
+    if settings.worker_port is None:
+        yield
+        return
+    app = FastAPI(openapi_url=None, telemetry=NO_SPANS_OF_FASTAPI)
+    app.state.parts = works
+    app.include_router(health.router)
+    _answer_errors(app)
+    open_to_this_machine = Keyring(settings.model_copy(update={"api_keys": [], "api_keys_file": None}))
+    app.add_middleware(
+        AccessGuard,
+        keyring=open_to_this_machine,
+        failures=Failures(parse_rate(settings.key_failures)),
+        allowed_hosts=(),
+    )
+    app.add_middleware(Shield)
+    app.add_middleware(Observed, telemetry=works.telemetry, access_log=settings.access_log)
+    with _listener("127.0.0.1", settings.worker_port, "SPECSEM_WORKER_PORT") as listener:
+        server = _Beside(_server_config(app, settings))
+        serving = asyncio.create_task(server.serve([listener]))
+        logger.info("metrics and probes are at http://%s:%d/", *listener.getsockname())
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await asyncio.gather(serving, return_exceptions=True)
 
 
 def _check(settings: Settings, engine: Engine | None) -> None:
@@ -421,29 +545,34 @@ def _bounds(settings: Settings) -> Bounds:
     )
 
 
-def _listener(settings: Settings) -> socket.socket:
+def _server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=cast("type[Connection]", partial(Connection, bounds=_bounds(settings))),
+        ws="none",
+        h11_max_incomplete_event_size=H11_MAX_HEADER_BYTES,
+        timeout_graceful_shutdown=settings.shutdown_grace_s,
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,  # ours is in app.observability
+        log_config=None,
+    )
+
+
+def _listener(host: str, port: int, setting: str) -> socket.socket:
     """The bound socket. Bound here, so that a port that is taken is said in a sentence."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+        # Connections inherit it. asyncio sets it only on sockets that name their protocol, which these don't;
+        # without it, an answer's body waits some 40 ms for the client to acknowledge the head.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise CannotServe(
-            f"Can't listen on {settings.host}, port {settings.port}: {reason}. "
-            "Choose another with --port or SPECSEM_PORT (0 takes a free one)."
+            f"Can't listen on {host}, port {port}: {reason}. "
+            f"Choose another with {setting} (0 takes a free one)."
         ) from error
-
-
-def _log_config() -> dict[str, Any]:
-    """uvicorn's, a little quieter, and with our own lines beside it on standard error."""
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
-        "loggers": {
-            "specsem": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
-            "uvicorn": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
-            "uvicorn.access": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
-        },
-    }

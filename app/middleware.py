@@ -1,12 +1,12 @@
 """What surrounds a request, in plain ASGI: one ``@app.middleware("http")`` would hide ``http.disconnect``.
 
-From the outside in: ``Shield`` (headers, and no stack trace ever leaves), ``Lingering`` (a refusal
-reaches the client though its upload is still on the way), ``AccessGuard`` (who may ask, and how much).
+From the outside in: ``app.observability.requests`` (ids and logs), ``Shield`` (headers, and no stack trace
+ever leaves), ``Lingering`` (a refusal reaches the client though its upload is still on the way),
+``AccessGuard`` (who may ask, and how much).
 """
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
@@ -15,7 +15,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth import ANYBODY, Caller, Keyring, is_public, scopes_for, unauthorized
-from app.problems import Problem, ProblemResponse
+from app.observability.logs import add_to_lines
+from app.observability.requests import request_id
+from app.problems import Problem, ProblemResponse, stopping
 from app.quotas import Failures, Quotas, network_of
 from app.settings import is_loopback_address, is_loopback_name
 
@@ -44,7 +46,7 @@ CALLER = "specsem.caller"
 
 
 class Shield:
-    """Security headers and a request id on every answer; an unforeseen error is a bare 500 with that id."""
+    """Security headers on every answer; an unforeseen error is a bare 500 with the request's id."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -53,7 +55,6 @@ class Shield:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = secrets.token_hex(8)
         started = False
 
         async def guarded_send(message: Message) -> None:
@@ -67,7 +68,6 @@ class Shield:
                     headers["Cache-Control"] = "no-store"
                 else:  # asked again with its ETag, so that an upgrade shows at once
                     headers.setdefault("Cache-Control", "no-cache")
-                headers["X-Request-Id"] = request_id
             await send(message)
 
         try:
@@ -75,19 +75,19 @@ class Shield:
         except asyncio.CancelledError:
             # The server stops and its grace is over: whoever still waits is told so. Ends here, as asked.
             if not started:
-                await ProblemResponse(Problem("not_ready", "The service is stopping."))(
-                    scope, receive, guarded_send
-                )
+                await ProblemResponse(stopping())(scope, receive, guarded_send)
         except Exception:
             # The path is the client's text: repr keeps control characters out of the log.
-            logger.exception("request %s failed: %s %r", request_id, scope["method"], scope["path"][:200])
+            logger.exception(
+                "request %s failed: %s %r", request_id(scope), scope["method"], scope["path"][:200]
+            )
             if started:
                 raise  # too late for another answer: the server cuts the connection
             problem = Problem(
                 "internal_error",
                 "The request failed on our side. The log has more under this id.",
-                instance=f"urn:request:{request_id}",
-                id=request_id,
+                instance=f"urn:request:{request_id(scope)}",
+                id=request_id(scope),
             )
             await ProblemResponse(problem)(scope, receive, guarded_send)
 
@@ -187,6 +187,7 @@ class AccessGuard:
             await self.app(scope, receive, send)
             return
         caller = await self._caller(headers, (scope.get("client") or ("",))[0])
+        add_to_lines(key=caller.key)
         assert caller.quota is not None  # noqa: S101 - every key has one
         async with self.quotas.held(caller.key, caller.quota) as limits:
             if caller.scopes.isdisjoint(scopes_for(scope["method"], path)):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from specsem.errors import Cancelled, LimitsExceeded, MediaError, SpecSemError
 
@@ -17,12 +18,15 @@ __all__ = [
     "Code",
     "Problem",
     "ProblemResponse",
+    "code_of_answer",
     "from_error",
     "from_status",
+    "stopping",
     "too_large",
 ]
 
 MEDIA_TYPE = "application/problem+json"
+CODE_KEY = "specsem.code"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,7 @@ def from_error(error: SpecSemError) -> Problem:
         code = error.code if error.code in CODES else "undecodable"
         return Problem(code, error.message)
     if isinstance(error, Cancelled):  # by the decoder's pool, which closes before the last request has ended
-        return Problem("not_ready", "The service is stopping.")
+        return stopping()
     return Problem("internal_error", "The request could not be completed.")
 
 
@@ -145,6 +149,22 @@ class ProblemResponse(JSONResponse):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.document(), status_code=problem.status, headers=problem.headers)
+        self.code = problem.code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[CODE_KEY] = self.code
+        await super().__call__(scope, receive, send)
+
+
+def code_of_answer(scope: Scope) -> str | None:
+    """The code of the problem that answered this request; None where no problem did."""
+    code: str | None = scope.get(CODE_KEY)
+    return code
+
+
+def stopping() -> Problem:
+    """The service was told to stop (503): what comes too late, or isn't done in time, goes elsewhere."""
+    return Problem("not_ready", "The service is stopping.")
 
 
 def too_large(limit_bytes: int) -> Problem:

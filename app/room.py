@@ -82,6 +82,11 @@ class Tally:
         if (known := self._taken.pop(file_id, None)) is not None:
             self._room.add(known[0], -known[1])
 
+    @property
+    def bytes(self) -> int:
+        """What all of them take."""
+        return sum(size for _, size in self._taken.values())
+
     def count(self, tenant: str) -> int:
         """How many files of a tenant there are."""
         return sum(owner == tenant for owner, _ in self._taken.values())

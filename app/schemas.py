@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from specsem.media import MediaInfo
-from specsem.result import ErrorBody, Threshold
+from specsem.result import ErrorBody, Model, Threshold
 
 __all__ = [
     "Health",
@@ -21,6 +21,7 @@ __all__ = [
     "PolicyList",
     "ProblemDocument",
     "Readiness",
+    "Version",
     "Video",
     "VideoMedia",
 ]
@@ -187,6 +188,14 @@ class Readiness(_Record):
     model: str
     device: str
     warm_up_ms: float
+
+
+class Version(_Record):
+    """What software answers, and with which model."""
+
+    version: str
+    commit: str | None = Field(description="Of the software, where it is known.")
+    model: Model | None = Field(description="The model in use; null until it is loaded.")
 
 
 class ProblemDocument(BaseModel):

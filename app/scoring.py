@@ -1,6 +1,7 @@
 """From a file on disk to an answer: decode in threads that wait for the decoder's processes, then score."""
 
 import asyncio
+import contextvars
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from app.batching import Lane
 from app.engines import Engine
+from app.observability.metrics import Stage
+from app.observability.telemetry import Telemetry
 from app.problems import Problem
 from specsem.media import Clip, MediaInfo, SamplePlan, Window
 from specsem.pipeline import SCAN_BATCH, assemble
@@ -51,10 +54,19 @@ class Decoder(Protocol):
 class Scoring:
     """Decodes and scores. Cancelling a caller stops its decoder and takes its clip out of the queue."""
 
-    def __init__(self, decoder: Decoder, engine: Engine, *, workers: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        engine: Engine,
+        *,
+        workers: int,
+        timeout_s: float,
+        telemetry: Telemetry | None = None,
+    ) -> None:
         self._decoder = decoder
         self._engine = engine
         self._timeout_s = timeout_s
+        self._telemetry = telemetry or Telemetry()
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="specsem-decode")
 
     async def probe(self, path: Path) -> MediaInfo:
@@ -94,28 +106,29 @@ class Scoring:
     async def _score(
         self, path: Path, *, name: str, sha256: str, thorough: bool, lane: Lane, tell: Progress | None
     ) -> ScoredFile:
-        begun = time.perf_counter()
+        begun = time.monotonic()
         if thorough:
-            clip, scores = await self._scan(path, tell)
+            clip, scores = await self._scan(path, tell, lane)
             verdict = await self._engine.judge(clip, scores)
-            forward_s = max(0.0, time.perf_counter() - begun - clip.decode_ms / 1e3)
+            forward_s = max(0.0, time.monotonic() - begun - clip.decode_ms / 1e3)
         else:
             if tell:
                 tell("decode", 0.0)
             clip = await self._in_thread(
-                lambda cancel: self._decoder.decode(path, self._engine.plan, cancel=cancel)
+                lambda cancel: self._decoder.decode(path, self._engine.plan, cancel=cancel), "decode", lane
             )
-            decoded = time.perf_counter()
+            decoded = time.monotonic()
             if tell:
                 tell("score", 0.5)  # about: which of the two takes longer depends on the file and the device
             verdict = await self._engine.score(clip, lane=lane)
-            forward_s = time.perf_counter() - decoded
+            forward_s = time.monotonic() - decoded
+        ended = time.monotonic()
         timing_ms = {
             "decode": clip.decode_ms,
             "forward": forward_s * 1e3,
-            "total": (time.perf_counter() - begun) * 1e3,
+            "total": (ended - begun) * 1e3,
         }
-        return assemble(
+        answer = assemble(
             path=name,
             sha256=sha256,
             clip=clip,
@@ -123,8 +136,11 @@ class Scoring:
             record=self._engine.record,
             timing_ms=timing_ms,
         )
+        self._telemetry.stage("total", begun, ended, lane=lane)
+        self._telemetry.metrics.verdict(answer)
+        return answer
 
-    async def _scan(self, path: Path, tell: Progress | None) -> "tuple[Clip, list[WindowScore]]":
+    async def _scan(self, path: Path, tell: Progress | None, lane: Lane) -> "tuple[Clip, list[WindowScore]]":
         """The whole time line in constant memory: the decoder waits while the engine scores a handful."""
         loop = asyncio.get_running_loop()
         pending: list[Future[list[WindowScore]]] = []
@@ -143,16 +159,32 @@ class Scoring:
                 return windows.clip, scores
 
         try:
-            return await self._in_thread(scan)
+            return await self._in_thread(scan, "scan", lane)
         finally:
             for future in pending:
                 future.cancel()
 
-    async def _in_thread(self, call: Callable[[threading.Event], T]) -> T:
-        """Run a blocking call that stops when its event is set; set it when the caller is cancelled."""
+    async def _in_thread(
+        self, call: Callable[[threading.Event], T], stage: Stage | None = None, lane: Lane = "interactive"
+    ) -> T:
+        """Run a blocking call that stops when its event is set; set it when the caller is cancelled.
+
+        It waits for a thread for as long as all decoders are busy: there are as many.
+        """
         cancel = threading.Event()
+        asked = time.monotonic()
+
+        def timed() -> T:
+            begun = time.monotonic()
+            result = call(cancel)
+            if stage is not None:
+                self._telemetry.stage("decoder_queue", asked, begun, lane=lane)
+                self._telemetry.stage(stage, begun, lane=lane)
+            return result
+
+        here = contextvars.copy_context()  # lines and spans of the thread are the request's
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, call, cancel)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, here.run, timed)
         finally:
             cancel.set()
 

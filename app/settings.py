@@ -3,11 +3,12 @@
 Lists are written with commas: ``SPECSEM_ALLOWED_HOSTS=specsem.example.org,10.0.0.7``.
 """
 
+import functools
 import ipaddress
 import tempfile
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from limits import RateLimitItem, parse
 from platformdirs import user_data_path
@@ -104,7 +105,6 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = Field(
         None, description="File of further keys, one a line; # begins a comment."
     )
-    access_log: bool = Field(True, description="One line a request on standard error.")
     trusted_proxies: Annotated[list[Network], NoDecode, BeforeValidator(_split)] = Field(
         [],
         description="Addresses or networks of proxies whose X-Forwarded-For and -Proto are believed. "
@@ -134,6 +134,32 @@ class Settings(BaseSettings):
         "it can be used for so long after it was revoked.",
     )
 
+    # What it tells of itself.
+    access_log: bool = Field(
+        True, description="One line a request; probes that are answered well only at level debug."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Log lines for people, or one JSON object a line. Both on standard error."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least important lines that are written."
+    )
+    otel: bool = Field(
+        False,
+        description="OpenTelemetry traces by OTLP over HTTP. Needs the extra `otel`; `OTEL_*` variables say "
+        "where they go.",
+    )
+    worker_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Loopback port where `specsem worker` answers /metrics, /healthz, /readyz and /version; "
+        "0 takes a free one. Without it, it listens nowhere.",
+    )
+    commit: str | None = Field(
+        None, description="Commit that /version names; without it, that of the checkout or the install."
+    )
+
     # What it runs.
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("specsem", appauthor=False),
@@ -152,6 +178,9 @@ class Settings(BaseSettings):
         None,
         gt=0,
         description="The same for one tenant, in bytes. Without it, no tenant has a limit of its own.",
+    )
+    min_free_bytes: int = Field(
+        GIB // 2, ge=0, description="Unready while the disk of the data folder has less room, in bytes."
     )
     upload_ttl_s: float = Field(
         24 * 3600.0, gt=0, description="A stored video is removed after so many seconds."
@@ -176,7 +205,7 @@ class Settings(BaseSettings):
     max_batch_clips: int = Field(8, gt=0, description="Clips in one forward pass.")
     request_timeout_s: float = Field(600.0, gt=0, description="Decoding, waiting and scoring of one request.")
     shutdown_grace_s: int = Field(
-        10, ge=0, description="Requests in flight may take so long to finish at a stop."
+        10, ge=0, description="Requests and jobs in flight may take so many seconds to finish at a stop."
     )
     max_connections: int = Field(512, gt=0, description="Open connections before 503.")
     max_connections_per_address: int = Field(
@@ -357,6 +386,7 @@ def parse_address(text: str) -> IPv4Address | IPv6Address | None:
     return getattr(ip, "ipv4_mapped", None) or ip
 
 
+@functools.lru_cache(maxsize=64)  # asked at every request, of the same few
 def is_loopback_address(address: str) -> bool:
     """Whether this IP address (no name) never leaves the machine; mapped IPv6 counts as what it maps."""
     ip = parse_address(address)

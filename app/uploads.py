@@ -7,6 +7,7 @@ too many goes out while the rest is still on the way.
 
 import asyncio
 import fcntl
+import functools
 import secrets
 import shutil
 import unicodedata
@@ -43,6 +44,8 @@ __all__ = [
 
 MEDIA_FILE = "media"
 BUFFER_BYTES = 1024 * 1024
+SMALL_BYTES = 64 * 1024
+"""So much is sooner written, and removed again, than handed to a thread."""
 FORM_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and the small fields
 MAX_PARTS = 16
 MAX_FIELD_BYTES = 4096
@@ -86,7 +89,12 @@ class Pace:
 
 def content_type(request: Request) -> tuple[str, dict[bytes, bytes]]:
     """The body's media type in lower case, empty where none was sent, and its parameters."""
-    kind, options = parse_options_header(request.headers.get("content-type"))
+    return _parsed_type(request.headers.get("content-type"))
+
+
+@functools.lru_cache(maxsize=64)  # each request asks several times
+def _parsed_type(header: str | None) -> tuple[str, dict[bytes, bytes]]:
+    kind, options = parse_options_header(header)
     return kind.decode("latin-1"), options
 
 
@@ -204,8 +212,24 @@ class Inbox:
                 fields=fields,
             )
         finally:
-            # In a thread: gigabytes take their time. Shielded: who leaves twice still leaves nothing.
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+            await _remove(folder, permit.bytes)
+
+
+async def _remove(folder: Path, size: int) -> None:
+    """Remove an upload's folder, if it is still there, and the so many bytes in it."""
+    if size <= SMALL_BYTES:
+        _remove_now(folder)
+    else:
+        # In a thread: gigabytes take their time. Shielded: who leaves twice still leaves nothing.
+        await asyncio.shield(asyncio.to_thread(_remove_now, folder))
+
+
+def _remove_now(folder: Path) -> None:
+    try:
+        (folder / MEDIA_FILE).unlink(missing_ok=True)
+        folder.rmdir()
+    except OSError:  # moved away, or more is in it
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def disk_full() -> Problem:
@@ -273,7 +297,10 @@ class Sink:
         """Write what waits. Raises ``Problem`` ``storage_full``."""
         data, self._buffer = bytes(self._buffer), bytearray()
         try:
-            await to_the_end(asyncio.to_thread(self._write, data))
+            if len(data) <= SMALL_BYTES:
+                self._write(data)
+            else:
+                await to_the_end(asyncio.to_thread(self._write, data))
         except OSError as error:
             raise disk_full() from error
 

@@ -6,10 +6,10 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["MISSING", "cluster"]
+__all__ = ["MISSING", "Cluster", "cluster", "crashable_cluster"]
 
 
 def _binaries() -> Path | None:
@@ -33,28 +33,57 @@ MISSING = "" if _binaries() else "PostgreSQL's server is not installed (Debian: 
 """Why there can't be one here; empty where there can."""
 
 
-@contextmanager
-def cluster() -> Iterator[str]:
-    """The address of an empty database. Commits reach the disk as they do in earnest."""
-    binaries, user = _binaries(), _user()
-    assert binaries is not None, MISSING
-    folder = Path(tempfile.mkdtemp(prefix="specsem-pg-"))  # short: a socket's path has some 100 bytes
-    if user is not None:
-        shutil.chown(folder, user)
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "user": user, "cwd": folder}
-    data, log = folder / "data", folder / "log"
-    control = [binaries / "pg_ctl", "-D", data, "-w"]
-    try:
+class Cluster:
+    """A running server with an empty database. Commits reach the disk as they do in earnest."""
+
+    def __init__(self, folder: Path) -> None:
+        """In this folder, which is its user's."""
+        binaries, user = _binaries(), _user()
+        assert binaries is not None, MISSING
+        if user is not None:
+            shutil.chown(folder, user)
+        self.url = f"postgresql://specsem@/postgres?host={folder}"
+        self._folder, self._data, self._binaries, self._user = folder, folder / "data", binaries, user
+        self._call("initdb", "-U", "specsem", "--auth=trust", "-E", "UTF8", "--no-sync")
+        self.start()
+
+    def start(self) -> None:
+        """Start it, after a crash too, and wait until it answers."""
+        options = f"-c listen_addresses='' -c unix_socket_directories={self._folder}"
+        self._call("pg_ctl", "-w", "-l", str(self._folder / "log"), "-o", options, "start")
+
+    def crash(self) -> None:
+        """End it as a crash does: nothing is written down, every connection breaks."""
+        self._call("pg_ctl", "-w", "-m", "immediate", "stop")
+
+    def _call(self, program: str, *args: str) -> None:
         subprocess.run(
-            [binaries / "initdb", "-D", data, "-U", "specsem", "--auth=trust", "-E", "UTF8", "--no-sync"],
+            [self._binaries / program, "-D", self._data, *args],
             check=True,
-            **quiet,  # type: ignore[call-overload]
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            user=self._user,
+            cwd=self._folder,
         )
-        options = f"-c listen_addresses='' -c unix_socket_directories={folder}"
-        subprocess.run([*control, "-l", log, "-o", options, "start"], check=True, **quiet)  # type: ignore[call-overload]
+
+
+@contextmanager
+def crashable_cluster() -> Iterator[Cluster]:
+    """A server of one's own."""
+    folder = Path(tempfile.mkdtemp(prefix="specsem-pg-"))  # short: a socket's path has some 100 bytes
+    try:
+        cluster = Cluster(folder)
         try:
-            yield f"postgresql://specsem@/postgres?host={folder}"
+            yield cluster
         finally:
-            subprocess.run([*control, "-m", "immediate", "stop"], check=False, **quiet)  # type: ignore[call-overload]
+            with suppress(subprocess.CalledProcessError):  # down already
+                cluster.crash()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def cluster() -> Iterator[str]:
+    """The address of an empty database on a server of one's own."""
+    with crashable_cluster() as running:
+        yield running.url

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from sqlalchemy import Engine as Database
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from app.engines import Engine
 from app.jobs.database import DB_THREADS, open_database
@@ -21,6 +22,7 @@ from app.jobs.fetching import Fetched, Fetcher, name_of
 from app.jobs.files import JobFiles
 from app.jobs.store import Finished, JobStore, KeyTaken, NewJob, Progress
 from app.jobs.table import JobRow, Status
+from app.observability.telemetry import Telemetry
 from app.outbound import Outbound
 from app.problems import Problem
 from app.room import Room
@@ -42,6 +44,8 @@ ORPHAN_S = 900.0
 """A folder without a row is left alone for so long: its row may be on the way."""
 SWEEP_S = 3600.0
 TEND_S = 15.0
+SILENT_S = 60.0
+"""A database that has not been heard of for so long, though asked every `TEND_S`, is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +63,31 @@ class Order:
         return replace(self, thorough=True)
 
 
+@dataclass(frozen=True, slots=True)
+class House:
+    """How things stand, as of the last look."""
+
+    by_status: dict[Status, int]
+    oldest_queued_s: float
+    """How long the job that waits longest has waited, in seconds."""
+    disk_free_bytes: int
+
+
 class Jobs:
     """The jobs of all tenants. Its database calls run in threads of their own: where all others write
     uploads to a slow disk, a lease is still renewed."""
 
-    def __init__(self, settings: Settings, engine: Engine, outbound: Outbound | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        telemetry: Telemetry | None = None,
+        outbound: Outbound | None = None,
+    ) -> None:
         """``outbound`` is for tests: what addresses are fetched through."""
         self._settings = settings
         self._engine = engine
+        self._telemetry = telemetry or Telemetry()
         self._files = JobFiles(settings.data_dir / "jobs")
         room = Room(
             max_bytes=settings.max_stored_bytes,
@@ -80,6 +101,9 @@ class Jobs:
         """Bytes of all media of jobs, by tenant, as this process last heard."""
         self.database: Database
         """Its database, once it is open."""
+        self.house = House({}, 0.0, 0)
+        self._heard = float("-inf")
+        """When the database last answered; never, once a statement found it away."""
         self.working: dict[str, asyncio.Task[None]] = {}
         """What a worker in this process is at, by job."""
         self.stopping = False
@@ -97,11 +121,22 @@ class Jobs:
         self._opened = JobStore(self.database)
         await self._run(self._files.open)
         await self.sweep()
+        await self._look()
+
+    @property
+    def database_away(self) -> bool:
+        """Whether the database was away when it was last needed."""
+        return time.monotonic() - self._heard > SILENT_S
 
     def stop(self) -> None:
         """Take on nothing more, and let event streams end."""
         self.stopping = True
         self.news.set()
+
+    def hurry(self) -> None:
+        """Hand back what a worker in this process is at, finished or not."""
+        for task in self.working.values():
+            task.cancel()
 
     async def aclose(self) -> None:
         """Close the database; whoever worked on jobs has ended."""
@@ -247,26 +282,35 @@ class Jobs:
             self._store.give_up, max_attempts=settings.job_max_attempts, ttl_s=settings.job_ttl_s
         ):
             logger.error("job %s was given up after %d attempts", job_id, settings.job_max_attempts)
+            self._telemetry.metrics.jobs_given_up.inc()
             await self._run(self._files.remove, job_id)
 
     # -- the janitor ----------------------------------------------------------------------------------------
 
     async def keep_house(self) -> None:
-        """Sweep every hour, and count and give up in between, for as long as it is let."""
+        """Sweep every hour, and look and give up in between, for as long as it is let."""
         swept = time.monotonic()
         while True:
             await asyncio.sleep(min(TEND_S, self._settings.job_lease_s))
             try:
                 await self.give_up()
-                self.media_bytes = await self._run(self._store.media_bytes)
+                await self._look()
                 if time.monotonic() - swept > SWEEP_S:
                     await self.sweep()
                     swept = time.monotonic()
             except (SQLAlchemyError, OSError):
                 logger.exception("the jobs could not be swept")
 
+    async def _look(self) -> None:
+        self.house, self.media_bytes = await self._run(self._survey)
+        self._heard = time.monotonic()
+
+    def _survey(self) -> tuple[House, dict[str, int]]:
+        census, disk = self._store.census(), shutil.disk_usage(self._settings.data_dir)
+        return House(census.by_status, census.oldest_queued_s, disk.free), self._store.media_bytes()
+
     async def sweep(self) -> None:
-        """Expire what is over, remove media that nobody needs, and count the rest."""
+        """Expire what is over, and remove media that nobody needs."""
         await self._run(self._sweep)
 
     def _sweep(self) -> None:
@@ -279,7 +323,6 @@ class Jobs:
             ids = present[first : first + 500]
             for job_id in set(ids) - store.in_need_of_media(ids):
                 self._files.remove(job_id)
-        self.media_bytes = store.media_bytes()
 
     # -- how ------------------------------------------------------------------------------------------------
 
@@ -290,7 +333,13 @@ class Jobs:
         return self._opened
 
     async def _run(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: call(*args, **kwargs))
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, lambda: call(*args, **kwargs)
+            )
+        except OperationalError:
+            self._heard = float("-inf")
+            raise
 
     def _new(
         self,

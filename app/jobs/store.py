@@ -33,7 +33,7 @@ from sqlalchemy.orm import Session, defer
 from app.jobs.database import is_sqlite
 from app.jobs.table import JobRow, Status
 
-__all__ = ["Finished", "JobStore", "KeyTaken", "NewJob", "Progress"]
+__all__ = ["Census", "Finished", "JobStore", "KeyTaken", "NewJob", "Progress"]
 
 LEASE_BYTES = 16
 FINISHED = ("done", "failed")
@@ -86,6 +86,15 @@ class Progress:
     stage: str
     fraction: float
     eta_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """All jobs, counted."""
+
+    by_status: dict[Status, int]
+    oldest_queued_s: float
+    """How long the one that waits longest has waited, in seconds; 0 where none does."""
 
 
 class JobStore:
@@ -311,6 +320,14 @@ class JobStore:
             # None: all that is there is still to be fetched.
             sums = select(JobRow.tenant, func.sum(JobRow.bytes)).where(_needs_media()).group_by(JobRow.tenant)
             return {tenant: int(total or 0) for tenant, total in session.execute(sums)}
+
+    def census(self) -> Census:
+        """How many jobs are in each state, and how long the first has waited."""
+        counting = select(JobRow.status, func.count().label("n")).group_by(JobRow.status)
+        waited = select(self._now() - func.min(JobRow.created_at)).where(JobRow.status == "queued")
+        with self._session(self._engine) as session:
+            by_status = {row.status: row.n for row in session.execute(counting)}
+            return Census(by_status, max(0.0, session.execute(waited).scalar_one() or 0.0))
 
     # -- how ------------------------------------------------------------------------------------------------
 

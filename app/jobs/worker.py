@@ -11,6 +11,9 @@ from app.engines import Engine
 from app.jobs.service import Jobs
 from app.jobs.store import Finished, Progress
 from app.jobs.table import JobRow
+from app.observability.logs import on_every_line
+from app.observability.metrics import Outcome
+from app.observability.telemetry import Telemetry
 from app.problems import Problem
 from app.scoring import Scoring
 from app.settings import Settings
@@ -83,13 +86,21 @@ class Worker:
     """Works on up to ``slots`` jobs at a time until ``jobs.stop`` is called."""
 
     def __init__(
-        self, jobs: Jobs, scoring: Scoring, engine: Engine, settings: Settings, *, slots: int
+        self,
+        jobs: Jobs,
+        scoring: Scoring,
+        engine: Engine,
+        settings: Settings,
+        *,
+        slots: int,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._jobs = jobs
         self._scoring = scoring
         self._engine = engine
         self._settings = settings
         self._slots = slots
+        self._telemetry = telemetry or Telemetry()
 
     async def run(self) -> None:
         """Work. At the stop, jobs under way get ``shutdown_grace_s`` to finish; the rest is handed back."""
@@ -120,7 +131,7 @@ class Worker:
         job = await self._jobs.claim()
         if job is None:
             return False
-        task = asyncio.create_task(self._work(job), name=f"job {job.id}")
+        task = asyncio.create_task(self._attempt(job), name=f"job {job.id}")
         self._jobs.working[job.id] = task
         task.add_done_callback(lambda task: self._ended(job, task))
         return True
@@ -133,6 +144,10 @@ class Worker:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("job %s: its lease runs out", job.id, exc_info=error)
 
+    async def _attempt(self, job: JobRow) -> None:
+        with on_every_line(job_id=job.id), self._telemetry.job(job.id, job.attempts):
+            await self._work(job)
+
     async def _work(self, job: JobRow) -> None:
         """One attempt. Cancelled when the service stops or the job is deleted here."""
         watch = _Watch()
@@ -143,12 +158,13 @@ class Worker:
             if scoring.done():
                 await self._settle(job, scoring)
             else:
-                logger.warning("job %s was deleted or is another worker's now", job.id)
+                logger.warning("the job was deleted or is another worker's now")
+                self._tell(job, "lost")
         except asyncio.CancelledError:
             scoring.cancel()
             await asyncio.gather(scoring, return_exceptions=True)
             with contextlib.suppress(SQLAlchemyError):  # its lease runs out, then
-                await self._jobs.hand_back(job)
+                await self._hand_back(job)
             raise
         finally:
             for task in (scoring, holding):
@@ -180,13 +196,13 @@ class Worker:
                 raise _HandBack from problem
             finished = Finished(error_code=problem.code, error_message=problem.detail)
             if problem.code in PASSING:
-                logger.warning("job %s: attempt %d failed: %s", job.id, job.attempts, problem.detail)
+                logger.warning("attempt %d failed: %s", job.attempts, problem.detail)
                 raise _Retry(finished, FETCH_PAUSE_S) from problem
             return finished
         except _HandBack:
             raise
         except Exception as error:
-            logger.exception("job %s: attempt %d failed", job.id, job.attempts)
+            logger.exception("attempt %d failed", job.attempts)
             raise _Retry(OUR_FAULT, RETRY_PAUSE_S) from error
         return Finished(result=answer.model_dump_json(), made_by=self._jobs.made_by())
 
@@ -197,7 +213,7 @@ class Worker:
         if fetched is None:
             raise _HandBack
         watch.span(FETCH_SHARE, 1.0)
-        logger.info("job %s: fetched %d bytes", job.id, fetched.bytes)
+        logger.info("fetched %d bytes", fetched.bytes)
         return fetched.sha256
 
     async def _hold(self, job: JobRow, watch: _Watch) -> None:
@@ -212,7 +228,7 @@ class Worker:
                     return
                 held_until = asked + lease_s
             except SQLAlchemyError as error:
-                logger.warning("job %s: the lease could not be renewed (%s)", job.id, type(error).__name__)
+                logger.warning("the lease could not be renewed (%s)", type(error).__name__)
                 if time.monotonic() > held_until:
                     return
 
@@ -232,13 +248,24 @@ class Worker:
         try:
             finished = scoring.result()
         except _HandBack:
-            await self._jobs.hand_back(job, after_s=0.0 if self._jobs.stopping else NOT_READY_PAUSE_S)
+            await self._hand_back(job, after_s=0.0 if self._jobs.stopping else NOT_READY_PAUSE_S)
             return
         except _Retry as retry:
             if job.attempts < self._settings.job_max_attempts:
                 pause_s = retry.pause_s * 2 ** (job.attempts - 1)
-                await self._jobs.hand_back(job, after_s=pause_s, counts=True)
+                await self._hand_back(job, after_s=pause_s, counts=True)
                 return
             finished = retry.finished
-        if not await self._jobs.finish(job, finished):
-            logger.warning("job %s was finished elsewhere or deleted; this answer is dropped", job.id)
+        held = await self._jobs.finish(job, finished)
+        if not held:
+            logger.warning("the job was finished elsewhere or deleted; this answer is dropped")
+        outcome: Outcome = "lost" if not held else "failed" if finished.result is None else "done"
+        self._tell(job, outcome)
+
+    async def _hand_back(self, job: JobRow, *, after_s: float = 0.0, counts: bool = False) -> None:
+        held = await self._jobs.hand_back(job, after_s=after_s, counts=counts)
+        self._tell(job, "lost" if not held else "retried" if counts else "handed_back")
+
+    def _tell(self, job: JobRow, outcome: Outcome) -> None:
+        self._telemetry.metrics.attempt(outcome)
+        logger.info("attempt %d: %s", job.attempts, outcome)

@@ -41,7 +41,7 @@ class Preferences:
     """No job, whatever the file."""
 
 
-def _preferences(
+async def _preferences(
     prefer: Annotated[
         list[str] | None,
         Header(description="`respond-async`: a job, whatever the file. `wait`: none, however long."),

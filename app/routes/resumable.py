@@ -105,9 +105,13 @@ async def look(request: Request, video_id: VideoId, parts: Services, tenant: Ten
     upload = await parts.resumable.find(tenant, video_id)
     if upload is not None and upload.whole:
         # The server went away between the last byte and the answer to it.
-        async with parts.resumable.hold(tenant, video_id) as held:
-            with parts.admission.permit(tenant=tenant):
-                await _finish(request, parts, held)
+        try:
+            async with parts.resumable.hold(tenant, video_id) as held:
+                with parts.admission.permit(tenant=tenant):
+                    await _finish(request, parts, held)
+        except Problem as problem:
+            if problem.code != "video_not_found":  # else another request has just stored it
+                raise
         upload = None
     if upload is None:
         video, path = await parts.videos.get(tenant, video_id)

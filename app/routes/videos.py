@@ -1,5 +1,6 @@
 """``/v1/videos``: upload once, score as often as wanted."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path as FilePath
@@ -142,6 +143,7 @@ async def arriving(
     _refuse_other_bodies(request)
     settings = parts.settings
     announced = check_announced_length(request, settings.max_upload_bytes)
+    begun = time.monotonic()
     with parts.admission.permit(announced, tenant) as permit:
         async with parts.inbox.receive(
             request,
@@ -150,6 +152,7 @@ async def arriving(
             name=filename,
             pace=Pace.of(settings),
         ) as upload:
+            parts.telemetry.stage("receive", begun)
             yield upload, permit
 
 

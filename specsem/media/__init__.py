@@ -5,12 +5,13 @@
 
 from specsem.media.frames import read_frames
 from specsem.media.geometry import crop_boxes
-from specsem.media.pool import DecoderPool, Scan
+from specsem.media.pool import Death, DecoderPool, Scan
 from specsem.media.types import Clip, Coverage, Limits, MediaInfo, SamplePlan, Window
 
 __all__ = [
     "Clip",
     "Coverage",
+    "Death",
     "DecoderPool",
     "Limits",
     "MediaInfo",

@@ -24,7 +24,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,11 @@ from specsem.media._memory import Loan, Memory
 from specsem.media._wire import Message, receive, send
 from specsem.media.types import Clip, Coverage, Limits, MediaInfo, SamplePlan, UInt8, Window
 
-__all__ = ["DecoderPool", "Scan"]
+__all__ = ["Death", "DecoderPool", "Scan"]
+
+Death = Literal["wall", "cpu", "memory", "crash", "cancelled"]
+"""Why a worker had to go before its time: a limit on time, on CPU time, on memory; it crashed or talked
+nonsense; nobody wanted its answer any more."""
 
 StrPath = str | os.PathLike[str]
 _T = TypeVar("_T")
@@ -66,12 +70,21 @@ class DecoderPool:
     A call takes a free worker, waiting for one if need be, and blocks until its file is done. All take
     ``cancel``: an event that, once set, makes the call raise :class:`~specsem.errors.Cancelled` within a few
     hundredths of a second. Errors of a file are :class:`~specsem.errors.MediaError`.
+
+    ``on_death`` is told of every worker that a file cost, in the thread of that file's call.
     """
 
-    def __init__(self, *, workers: int = 2, limits: Limits = Limits()) -> None:  # noqa: B008  frozen
+    def __init__(
+        self,
+        *,
+        workers: int = 2,
+        limits: Limits = Limits(),  # noqa: B008  frozen
+        on_death: Callable[[Death], None] = lambda _cause: None,
+    ) -> None:
         if workers < 1:
             raise ValueError("workers must be at least 1")
         self.limits = limits
+        self.on_death = on_death
         self.closed = False
         self.memory = Memory(keep=2 * workers + _SCAN_BUFFERS)
         # A worker dies with the thread that started it (PR_SET_PDEATHSIG): so one thread starts them all, and
@@ -278,6 +291,8 @@ class _Session:
         self._waited_s = 0.0
         self.allowed_s = pool.limits.wall_s
         self._fit = False
+        self._death: Death = "cancelled"
+        """Why the worker goes, unless it is fit at the end."""
         self._open = True
 
     def __enter__(self) -> Self:
@@ -294,6 +309,8 @@ class _Session:
             self._open = False
             os.close(self._file)
             self._pool._give(self._worker, fit=self._fit)
+            if not self._fit and not self._pool.closed:
+                self._pool.on_death(self._death)
 
     def begin(self, op: str, loan: Loan | None = None, **more: int) -> None:
         message = {"op": op, "limits": asdict(self._pool.limits), "plan": asdict(self.plan), **more}
@@ -317,6 +334,7 @@ class _Session:
             self._worker.wait(self.allowed_s - self._waited_s, self._cancel)
             message, fds = receive(self._worker.sock)
         except TimeoutError:
+            self._death = "wall"
             raise errors.DecodeTimeout(f"Decoding took longer than {self.allowed_s:g} s.") from None
         except (EOFError, OSError, ValueError):
             raise self._post_mortem() from None
@@ -327,6 +345,7 @@ class _Session:
         op = message.get("op")
         if op == "error":
             self._fit = not message.get("spent")
+            self._death = "memory" if message.get("code") == errors.LimitsExceeded.code else "crash"
             raise errors.media_error(str(message.get("code")), str(message.get("message")))
         if op not in expected:
             raise self._confused()
@@ -356,6 +375,7 @@ class _Session:
 
     def _confused(self) -> errors.MediaError:
         self._fit = False
+        self._death = "crash"
         return errors.Undecodable("The decoder lost the thread.")
 
     def _send(self, message: Message, fds: list[int]) -> None:
@@ -374,7 +394,9 @@ class _Session:
         if self._pool.closed:
             return errors.Cancelled("The decoder pool was closed.")
         if status == -signal.SIGXCPU:
+            self._death = "cpu"
             return errors.DecodeTimeout(f"Decoding took more than {self._pool.limits.cpu_s:g} s of CPU time.")
+        self._death = "crash"
         return errors.Undecodable("The decoder died of this file.")
 
 

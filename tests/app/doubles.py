@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -161,11 +161,16 @@ class Engine(LocalEngine):
         return self.double, 1.0
 
 
-def until_ready(client: TestClient) -> None:
-    ends = time.monotonic() + 60
-    while client.get("/readyz").status_code != 200:
-        assert time.monotonic() < ends, client.get("/readyz").text
+def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
+    """Wait for a condition to hold."""
+    ends = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < ends, "it never came true"
         time.sleep(0.01)
+
+
+def until_ready(client: TestClient) -> None:
+    until(lambda: client.get("/readyz").status_code == 200)
 
 
 def application() -> FastAPI:

@@ -15,6 +15,7 @@ import doubles
 from app.jobs.service import Jobs, Order
 from app.jobs.table import JobRow
 from app.jobs.worker import Worker
+from app.observability.telemetry import Telemetry
 from app.scoring import Scoring
 from app.settings import Settings
 from app.uploads import Upload
@@ -28,6 +29,7 @@ class House:
     jobs: Jobs
     engine: doubles.Engine
     decoder: doubles.Decoder
+    telemetry: Telemetry
     working: "asyncio.Task[None] | None" = None
 
     def upload(self, content: bytes) -> Upload:
@@ -73,18 +75,22 @@ async def until(look: Any, condition: Callable[[Any], bool], timeout_s: float = 
 
 
 @asynccontextmanager
-async def house(data_dir: Path, *, slots: int = 1, **given: Any) -> AsyncIterator[House]:
+async def house(
+    data_dir: Path, *, slots: int = 1, telemetry: Telemetry | None = None, **given: Any
+) -> AsyncIterator[House]:
     """Jobs with ``slots`` of a worker; 0: none works."""
     settings = Settings(data_dir=data_dir, **{"shutdown_grace_s": 0} | given)
     await asyncio.to_thread(data_dir.mkdir, exist_ok=True)
     engine, decoder = doubles.Engine(settings), doubles.Decoder()
-    jobs = Jobs(settings, engine)
+    telemetry = telemetry or Telemetry()
+    jobs = Jobs(settings, engine, telemetry)
     await jobs.open()
-    scoring = Scoring(decoder, engine, workers=2, timeout_s=30)
-    await engine.start()
-    home = House(settings, jobs, engine, decoder)
+    scoring = Scoring(decoder, engine, workers=2, timeout_s=30, telemetry=telemetry)
+    await engine.start(telemetry)
+    home = House(settings, jobs, engine, decoder, telemetry)
     if slots:
-        home.working = asyncio.create_task(Worker(jobs, scoring, engine, settings, slots=slots).run())
+        worker = Worker(jobs, scoring, engine, settings, slots=slots, telemetry=telemetry)
+        home.working = asyncio.create_task(worker.run())
     try:
         yield home
     finally:

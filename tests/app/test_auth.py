@@ -225,9 +225,10 @@ def test_while_the_database_is_away_a_stored_key_can_t_be_told(
         check_problem(client.get("/v1/models", headers=key), 503, "not_ready")
         assert client.get("/v1/models", headers=bearer(CONFIGURED)).status_code == 200
         answers = threading.Event()
-        monkeypatch.setattr(KeyStore, "find", lambda *_: answers.wait(30) and None)
-        monkeypatch.setattr(auth, "ASK_S", 0.1)
-        check_problem(client.get("/v1/models", headers=key), 503, "not_ready")
+        with monkeypatch.context() as hanging:
+            hanging.setattr(KeyStore, "find", lambda *_: answers.wait(30) and None)
+            hanging.setattr(auth, "ASK_S", 0.1)
+            check_problem(client.get("/v1/models", headers=key), 503, "not_ready")
         answers.set()
     with service(tmp_path, job_slots=0, key_cache_s=0) as client:
         monkeypatch.setattr(KeyStore, "is_empty", away)

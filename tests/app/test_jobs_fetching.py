@@ -17,9 +17,9 @@ from fastapi.testclient import TestClient
 from job_house import House, house, until
 from origin import Origin, dripping, endless, gives, in_turn, origin, raw, status
 from sqlalchemy import text
-from test_jobs_routes import ended, service
+from test_jobs_routes import ended, service, stored_files
 from test_jobs_worker import _as_coroutine
-from test_main import check_problem, files_in
+from test_main import check_problem
 
 from app.jobs import worker
 from app.jobs.fetching import name_of
@@ -61,11 +61,15 @@ def run(data_dir: Path, server: Origin, path: str, **given: Any) -> JobRow:
     async def scenario() -> JobRow:
         async with fetching(data_dir, server, **given) as home:
             job = await home.ended(await submit(home, server.url(path)))
-            await home.stop()
-            assert home.media() == []
+            await nothing_left(home)
             return job
 
     return asyncio.run(scenario())
+
+
+async def nothing_left(home: House) -> None:
+    """The file goes right after the row says that the job has ended."""
+    await until(_as_coroutine(home.media), lambda media: media == [])
 
 
 def in_database(home: House) -> str:
@@ -88,8 +92,7 @@ def test_it_is_fetched_scored_and_forgotten(tmp_path: Path, caplog: pytest.LogCa
             assert '"path":"clip one.mp4"' in done.result
             assert done.url == server.url("/videos/clip%20one.mp4")
             assert SECRET not in in_database(home)
-            await home.stop()
-            assert home.media() == []
+            await nothing_left(home)
 
     with origin({"/videos/clip%20one.mp4": gives(CLIP)}) as server:
         asyncio.run(scenario(server))
@@ -260,7 +263,7 @@ def test_deleting_ends_the_fetch(tmp_path: Path) -> None:
             await until(_as_coroutine(lambda: server.asked), bool)
             await home.jobs.delete("", job.id)
             assert await asyncio.to_thread(server.dropped.wait, 10)
-            await until(_as_coroutine(home.media), lambda media: media == [])
+            await nothing_left(home)
 
     with origin({"/a": dripping(b"x" * 10_000, pause_s=0.01)}) as server:
         asyncio.run(scenario(server))
@@ -306,8 +309,7 @@ def test_what_a_dead_attempt_left_goes_with_the_next(tmp_path: Path) -> None:
                 (jobs / left / "media").write_bytes(b"BAD:undecodable")
         async with fetching(tmp_path / "data", server) as home:
             assert (await home.ended(job)).status == "done"
-            await home.stop()
-            assert home.media() == []
+            await nothing_left(home)
 
     with origin({"/a": gives(CLIP)}) as server:
         asyncio.run(scenario(server))
@@ -422,7 +424,7 @@ def test_a_job_by_address_over_http(tmp_path: Path) -> None:
         events = client.get(f"{posted.headers['Location']}/events").text
         listed = client.get("/v1/jobs").text
         assert SECRET not in posted.text + str(done) + events + listed
-        assert files_in(client.app.state.parts.settings) == []  # type: ignore[attr-defined]
+        assert stored_files(client, client.app.state.parts.settings) == []  # type: ignore[attr-defined]
 
 
 def test_a_key_holds_for_an_address(tmp_path: Path) -> None:

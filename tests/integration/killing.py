@@ -6,6 +6,7 @@ An audit that the service knows nothing of, a trigger, writes down each time tha
 import hashlib
 import random
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from postgres import Cluster
 from serving import DOUBLES, Server, serving, working
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
 
 from app.jobs.database import is_sqlite, open_database
 
@@ -53,13 +56,17 @@ class Outcome:
     attempts: dict[int, int] = field(default_factory=dict)
     kills: dict[str, int] = field(default_factory=dict)
     submissions_sent_again: int = 0
+    """Because the server went without an answer."""
+    refusals: Counter[str] = field(default_factory=Counter)
+    """Status and code of submissions that were refused."""
     media_left: int = 0
     seconds: float = 0.0
 
     @property
     def clean(self) -> bool:
         """Every job is done, with its own answer, exactly once, and there is no other."""
-        return self.rows == self.done == self.jobs and not self.wrong and not self.ended_more_than_once
+        exactly_once = self.rows == self.done == self.jobs and not self.ended_more_than_once
+        return exactly_once and not self.wrong and self.refusals.keys() <= {"503 not_ready"}
 
 
 class _Target:
@@ -77,13 +84,20 @@ class _Target:
         """Start it, meanwhile."""
 
         def start() -> None:
-            self.context = self.start()
-            self.running = self.context.__enter__()
+            while True:
+                self.context = self.start()
+                try:
+                    self.running = self.context.__enter__()
+                except AssertionError:  # it ended again: the database is away, say
+                    time.sleep(0.2)
+                else:
+                    break
             self.ready.set()
 
         self.coming.submit(start)
 
     def kill(self) -> None:
+        """Kill it and have it come back."""
         self.ready.clear()
         process = self.running.process if isinstance(self.running, Server) else self.running
         process.send_signal(signal.SIGKILL)
@@ -94,6 +108,40 @@ class _Target:
     def close(self) -> None:
         self.coming.shutdown(wait=True)
         self.context.__exit__(None, None, None)
+
+
+class _Database:
+    """PostgreSQL itself, which crashes and comes back a little later."""
+
+    name = "database"
+    DOWN_S = 3.0
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.coming = ThreadPoolExecutor(1)
+        self.ready = threading.Event()
+        self.ready.set()
+
+    def kill(self) -> None:
+        """Crash it and have it come back."""
+
+        def start() -> None:
+            time.sleep(self.DOWN_S)
+            while True:
+                try:
+                    self.cluster.start()
+                except subprocess.CalledProcessError:  # a child of the last one lingers
+                    time.sleep(0.2)
+                else:
+                    break
+            self.ready.set()
+
+        self.ready.clear()
+        self.cluster.crash()
+        self.coming.submit(start)
+
+    def close(self) -> None:
+        self.coming.shutdown(wait=True)
 
 
 def run_under_fire(  # noqa: PLR0915 - one story from start to end
@@ -107,10 +155,16 @@ def run_under_fire(  # noqa: PLR0915 - one story from start to end
     most_kills: int | None = None,
     backlog: int = 15,
     database_url: str | None = None,
+    cluster: Cluster | None = None,
     timeout_s: float = 240.0,
 ) -> Outcome:
-    """Submit jobs while server and workers are killed at random, until all have ended."""
+    """Submit jobs while server and workers are killed at random, until all have ended.
+
+    With ``cluster``, its PostgreSQL is one more that is killed.
+    """
     settings: dict[str, object] = {"job_lease_s": 2, "job_max_attempts": 100, "access_log": False}
+    if cluster is not None:
+        database_url = cluster.url
     if database_url is not None:
         settings["database_url"] = database_url
     begun = time.monotonic()
@@ -120,8 +174,11 @@ def run_under_fire(  # noqa: PLR0915 - one story from start to end
     with database.begin() as connection:
         for statement in AUDIT[database.dialect.name]:
             connection.execute(text(statement))
-    targets = [_Target("worker", lambda: working(data_dir, **settings)) for _ in range(workers)]
-    targets.insert(0, _Target("server", lambda: serving(DOUBLES, data_dir, **settings)))
+    server = _Target("server", lambda: serving(DOUBLES, data_dir, **settings))
+    targets: list[_Target | _Database] = [server]
+    targets += [_Target("worker", lambda: working(data_dir, **settings)) for _ in range(workers)]
+    if cluster is not None:
+        targets.append(_Database(cluster))
     over = threading.Event()
     kills: Counter[str] = Counter()
 
@@ -141,12 +198,14 @@ def run_under_fire(  # noqa: PLR0915 - one story from start to end
         while _count(database, "jobs WHERE status IN ('queued', 'running')") > backlog:
             time.sleep(0.1)  # submitted throughout, so that the server dies in the middle of it too
         while True:
-            targets[0].ready.wait(60)
+            server.ready.wait(timeout_s)
             try:
-                url = f"{targets[0].running.url}/v1/jobs?filename={number}.mp4"
+                url = f"{server.running.url}/v1/jobs?filename={number}.mp4"
                 answer = client.post(url, content=_content(number, job_s), headers=headers, timeout=10)
-                answer.raise_for_status()
-                return str(answer.json()["id"])
+                if answer.status_code == 202:
+                    return str(answer.json()["id"])
+                outcome.refusals[f"{answer.status_code} {answer.json()['code']}"] += 1
+                time.sleep(0.2)
             except httpx.HTTPError:
                 outcome.submissions_sent_again += 1
                 assert time.monotonic() - begun < timeout_s, "no server took it"
@@ -179,8 +238,12 @@ def _content(number: int, job_s: float) -> bytes:
 
 
 def _count(database: Engine, of: str) -> int:
-    with database.connect() as connection:
-        return int(connection.execute(text(f"SELECT count(*) FROM {of}")).scalar_one())  # noqa: S608
+    while True:
+        try:
+            with database.connect() as connection:
+                return int(connection.execute(text(f"SELECT count(*) FROM {of}")).scalar_one())  # noqa: S608
+        except OperationalError:  # down, for the moment
+            time.sleep(0.2)
 
 
 def _judge(outcome: Outcome, database: Engine, ids: dict[int, str], job_s: float) -> None:

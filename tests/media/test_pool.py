@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from specsem import errors
-from specsem.media import Clip, DecoderPool, Limits, SamplePlan
+from specsem.media import Clip, Death, DecoderPool, Limits, SamplePlan
 from specsem.media import pool as pool_module
 from tests.media.corpus import encode
 
@@ -40,11 +40,17 @@ def pool() -> Iterator[DecoderPool]:
 
 
 @pytest.fixture
-def odd_pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[DecoderPool]:
+def deaths() -> list[Death]:
+    """What the odd pool tells of its workers."""
+    return []
+
+
+@pytest.fixture
+def odd_pool(monkeypatch: pytest.MonkeyPatch, deaths: list[Death]) -> Iterator[DecoderPool]:
     """One worker that files can make misbehave, with tight limits."""
     monkeypatch.setattr(pool_module, "_WORKER_MODULE", "tests.media.misbehaving")
     limits = Limits(wall_s=20.0, cpu_s=1.0, memory_bytes=512 << 20)
-    with DecoderPool(workers=1, limits=limits) as pool:
+    with DecoderPool(workers=1, limits=limits, on_death=deaths.append) as pool:
         yield pool
 
 
@@ -161,24 +167,31 @@ def test_paths_that_are_no_video(make: str, pool: DecoderPool, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("word", "error"),
+    ("word", "error", "cause"),
     [
-        ("crash", errors.Undecodable),
-        ("exit", errors.Undecodable),
-        ("raise", errors.Undecodable),
-        ("bloat", errors.LimitsExceeded),
-        ("spin", errors.DecodeTimeout),
-        ("write", errors.Undecodable),
+        ("crash", errors.Undecodable, "crash"),
+        ("exit", errors.Undecodable, "crash"),
+        ("raise", errors.Undecodable, "crash"),
+        ("bloat", errors.LimitsExceeded, "memory"),
+        ("spin", errors.DecodeTimeout, "cpu"),
+        ("write", errors.Undecodable, "crash"),
     ],
 )
-def test_misbehaviour_hits_its_own_file_only(
-    word: str, error: type[Exception], odd_pool: DecoderPool, video: Path, tmp_path: Path
+def test_misbehaviour_hits_its_own_file_only(  # noqa: PLR0917 - fixtures
+    word: str,
+    error: type[Exception],
+    cause: Death,
+    odd_pool: DecoderPool,
+    deaths: list[Death],
+    video: Path,
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "bad").write_text(word + " " * 20)
     (before,) = odd_pool.pids() or [0]
     with pytest.raises(error):
         odd_pool.decode(tmp_path / "bad", PLAN)
     assert len(odd_pool.decode(video, PLAN).windows) == 2
+    assert deaths == [cause]
     assert len(odd_pool.pids()) == 1
     assert before not in odd_pool.pids(), "the worker must be replaced"
     assert not alive(before)
@@ -191,13 +204,15 @@ def test_misbehaviour_hits_its_own_file_only(
 def test_hanging_worker_times_out(monkeypatch: pytest.MonkeyPatch, video: Path, tmp_path: Path) -> None:
     monkeypatch.setattr(pool_module, "_WORKER_MODULE", "tests.media.misbehaving")
     (tmp_path / "bad").write_text("hang" + " " * 20)
-    with DecoderPool(workers=1, limits=Limits(wall_s=5.0)) as pool:
+    deaths: list[Death] = []
+    with DecoderPool(workers=1, limits=Limits(wall_s=5.0), on_death=deaths.append) as pool:
         pool.decode(video, PLAN)
         began = time.monotonic()
         with pytest.raises(errors.DecodeTimeout):
             pool.decode(tmp_path / "bad", PLAN)
         assert 4.5 < time.monotonic() - began < 15
         assert pool.decode(video, PLAN).windows
+    assert deaths == ["wall"]
 
 
 def test_child_loads_no_more_than_it_needs(odd_pool: DecoderPool, tmp_path: Path) -> None:
@@ -225,7 +240,7 @@ def test_killed_in_mid_job(monkeypatch: pytest.MonkeyPatch, video: Path, tmp_pat
         assert victims.isdisjoint(pool.pids()) or wait_until(lambda: victims.isdisjoint(pool.pids()), 1)
 
 
-def test_cancel(odd_pool: DecoderPool, video: Path, tmp_path: Path) -> None:
+def test_cancel(odd_pool: DecoderPool, deaths: list[Death], video: Path, tmp_path: Path) -> None:
     (tmp_path / "bad").write_text("hang" + " " * 20)
     odd_pool.decode(video, PLAN)
     cancel = threading.Event()
@@ -235,6 +250,7 @@ def test_cancel(odd_pool: DecoderPool, video: Path, tmp_path: Path) -> None:
         odd_pool.decode(tmp_path / "bad", PLAN, cancel=cancel)
     assert time.monotonic() - began < 3
     assert odd_pool.decode(video, PLAN).windows
+    assert deaths == ["cancelled"]
 
 
 def test_cancel_while_waiting_for_a_worker(odd_pool: DecoderPool, tmp_path: Path, video: Path) -> None:

@@ -1,0 +1,259 @@
+"""Prometheus metrics, in a registry of each application's own.
+
+No label takes a value that a client chose: routes are templates, codes are those of ``app.problems``, and
+what is unknown shares one value. So the number of series is fixed, whatever is sent.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import disable_created_metrics as _without_created
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics import MetricWrapperBase
+
+from app.problems import CODES
+from specsem.media import Death
+from specsem.result import ScoredFile, Verdict
+
+if TYPE_CHECKING:
+    from app.admission import Admission
+    from app.batching import Lane
+    from app.engines import Engine
+    from app.jobs.service import Jobs
+    from app.jobs.table import Status
+    from app.resumable import ResumableUploads
+    from app.services import Works
+    from app.videos import VideoStore
+
+__all__ = ["Described", "Metrics", "Outcome", "Release", "Stage"]
+
+Stage = Literal["receive", "decoder_queue", "decode", "scan", "queue", "forward", "total"]
+Release = Literal["full", "queue_empty", "shape"]
+Outcome = Literal["done", "failed", "retried", "handed_back", "lost"]
+
+LANES: "tuple[Lane, ...]" = ("interactive", "bulk")
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+STATUS_CLASSES = {1: "1xx", 2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}
+JOB_STATES: "tuple[Status, ...]" = ("queued", "running", "done", "failed", "expired")
+
+# From a forward on a GPU to a job of hours; the middle is where people wait.
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+CLIPS = (1, 2, 4, 8, 16, 32, 64)
+SCORES = tuple(round(step * 0.05, 2) for step in range(1, 21))
+
+Made = TypeVar("Made", bound=MetricWrapperBase)
+
+_without_created()  # type: ignore[no-untyped-call]  # a second series beside each counter, which no query here needs
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a metric is, for those who read of it."""
+
+    name: str
+    kind: str
+    labels: list[str]
+    text: str
+
+
+class Metrics:
+    """Every metric of a process. Counting takes about a microsecond and is safe from any thread."""
+
+    def __init__(self, policy: str = "default") -> None:
+        """``policy`` is the one that verdicts are given by."""
+        self.registry = CollectorRegistry()
+        self.described: list[Described] = []
+        ProcessCollector(registry=self.registry)
+
+        # Requests.
+        self._requests = self._made(
+            Counter,
+            "http_requests",
+            "Answers by route template, method and class of status.",
+            "route method status",
+        )
+        self._request_seconds = self._made(
+            Histogram,
+            "http_request_duration_seconds",
+            "From the first byte of a request to the last of its answer; event streams too.",
+            "route",
+            buckets=SECONDS,
+        )
+        refusals = self._made(Counter, "refusals", "Problem documents by their code.", "code")
+        self._refusals = {code: refusals.labels(code) for code in CODES}
+
+        # A video's way.
+        stages = self._made(
+            Histogram,
+            "stage_duration_seconds",
+            "Time of a video in a stage that it got through: receive (upload), decoder_queue (waits for a "
+            "decoder), decode, scan (thorough: decodes and scores in turn), queue (waits for the model), "
+            "forward, total (all but receive).",
+            "stage lane",
+            buckets=SECONDS,
+        )
+        self._stages = {
+            (stage, lane): stages.labels(stage, lane) for stage in get_args(Stage) for lane in LANES
+        }
+        deaths = self._made(
+            Counter, "decoder_deaths", "Decoder processes that a file cost, by cause.", "cause"
+        )
+        self._deaths = {cause: deaths.labels(cause) for cause in get_args(Death)}
+        verdicts = self._made(Counter, "verdicts", "Verdicts given, jobs' included.", "verdict policy")
+        self._verdicts = {verdict: verdicts.labels(verdict, policy) for verdict in get_args(Verdict)}
+        self._scores = self._made(
+            Histogram, "score", "Scores given: watch their distribution for drift.", buckets=SCORES
+        )
+
+        # The batcher.
+        self._batch_clips = self._made(Histogram, "batch_clips", "Clips in one forward pass.", buckets=CLIPS)
+        releases = self._made(
+            Counter,
+            "batch_releases",
+            "Why a batch grew no more: full, queue_empty (nobody else waited), shape (the next one differs).",
+            "reason",
+        )
+        self._releases = {reason: releases.labels(reason) for reason in get_args(Release)}
+        self.batch_failures = self._made(
+            Counter, "batch_failures", "Forward passes that raised; their clips ran again one by one."
+        )
+        self._queue_clips = self._made(Gauge, "queue_clips", "Clips that wait for the model.", "lane")
+        self._queue_age = self._made(
+            Gauge, "queue_oldest_age_seconds", "How long the first in line has waited.", "lane"
+        )
+        self._forward_age = self._made(
+            Gauge, "forward_age_seconds", "How long the forward under way has taken."
+        )
+
+        # Jobs.
+        self._jobs = self._made(
+            Gauge,
+            "jobs",
+            "Jobs in the database by state, counted every 15 s; each process says the same.",
+            "status",
+        )
+        self._jobs_age = self._made(
+            Gauge, "jobs_oldest_queued_age_seconds", "How long the job that waits longest has waited."
+        )
+        outcomes = self._made(
+            Counter,
+            "job_attempts",
+            "Attempts that ended here: done, failed (the file's fault, or the last attempt), retried (ours), "
+            "handed_back (a stop), lost (the lease went to another, or the job was deleted).",
+            "outcome",
+        )
+        self._outcomes = {outcome: outcomes.labels(outcome) for outcome in get_args(Outcome)}
+        self.jobs_given_up = self._made(
+            Counter, "jobs_given_up", "Jobs failed because they ended their worker too often."
+        )
+
+        # How it stands.
+        self._ready = self._made(Gauge, "ready", "1 while /readyz says so, else 0.")
+        self._database_up = self._made(Gauge, "database_up", "1 while the database of jobs answers, else 0.")
+        self._admission = self._made(
+            Gauge,
+            "admission_used_ratio",
+            "Share of the permits in use; at 1 requests are refused as busy.",
+            "limit",
+        )
+        self._store_bytes = self._made(Gauge, "store_bytes", "Bytes of kept media.", "kind")
+        self._store_limit = self._made(Gauge, "store_limit_bytes", "SPECSEM_MAX_STORED_BYTES.")
+        self._disk_free = self._made(
+            Gauge, "disk_free_bytes", "Free bytes where the data folder is, looked up every 15 s."
+        )
+        self._model = self._made(
+            Gauge, "model_info", "1: the model in use.", "name version sha256 device policy"
+        )
+        self._build = self._made(Gauge, "build_info", "1: the software.", "version commit")
+        self._policy = policy
+
+    # -- counting -------------------------------------------------------------------------------------------
+
+    def request(self, route: str, method: str, status: int, seconds: float, code: str | None) -> None:
+        """An answer went out. ``status`` 0: none did, the client or the server left before."""
+        known_method = method if method in METHODS else "other"
+        self._requests.labels(route, known_method, STATUS_CLASSES.get(status // 100, "none")).inc()
+        self._request_seconds.labels(route).observe(seconds)
+        if code is not None:
+            self._refusals[code].inc()
+
+    def stage(self, stage: Stage, seconds: float, lane: "Lane") -> None:
+        """A video was so long in a stage."""
+        self._stages[stage, lane].observe(seconds)
+
+    def decoder_death(self, cause: Death) -> None:
+        """A file cost a decoder process."""
+        self._deaths[cause].inc()
+
+    def verdict(self, answer: ScoredFile) -> None:
+        """A verdict was given."""
+        self._verdicts[answer.verdict].inc()
+        self._scores.observe(answer.score)
+
+    def batch(self, clips: int, released: Release) -> None:
+        """A batch goes to the model."""
+        self._batch_clips.observe(clips)
+        self._releases[released].inc()
+
+    def attempt(self, outcome: Outcome) -> None:
+        """An attempt at a job ended."""
+        self._outcomes[outcome].inc()
+
+    # -- looking, at each scrape ----------------------------------------------------------------------------
+
+    def build(self, version: str, commit: str | None) -> None:
+        """Say what software this is."""
+        self._build.labels(version, commit or "unknown").set(1)
+
+    def model(self, engine: "Engine") -> None:
+        """Say which model is loaded."""
+        record = engine.record
+        self._model.labels(record.name, record.version, record.sha256, engine.device, self._policy).set(1)
+
+    def watch(self, works: "Works") -> None:
+        """Look at what works."""
+        engine, jobs = works.engine, works.jobs
+        for lane in LANES:
+            self._queue_clips.labels(lane).set_function(_of_lane(engine, lane, "clips"))
+            self._queue_age.labels(lane).set_function(_of_lane(engine, lane, "oldest_s"))
+        self._forward_age.set_function(lambda: engine.liveness().forward_s)
+        self._ready.set_function(lambda: works.ready)
+        for status in JOB_STATES:
+            self._jobs.labels(status).set_function(_of_status(jobs, status))
+        self._jobs_age.set_function(lambda: jobs.house.oldest_queued_s)
+        self._database_up.set_function(lambda: not jobs.database_away)
+        self._disk_free.set_function(lambda: jobs.house.disk_free_bytes)
+        self._store_bytes.labels("jobs").set_function(lambda: sum(jobs.media_bytes.values()))
+        self._store_limit.set(works.settings.max_stored_bytes)
+
+    def watch_intake(self, admission: "Admission", videos: "VideoStore", partial: "ResumableUploads") -> None:
+        """Look at what comes in; a worker has none of it."""
+        self._admission.labels("clips").set_function(lambda: admission.clips / admission.max_clips)
+        self._admission.labels("bytes").set_function(lambda: admission.bytes / admission.max_bytes)
+        self._store_bytes.labels("videos").set_function(lambda: videos.tally.bytes)
+        self._store_bytes.labels("resumable").set_function(lambda: partial.tally.bytes)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """The text for a scraper that accepts these media types, and which one it is."""
+        encode, media_type = choose_encoder(accept)
+        return encode(self.registry), media_type
+
+    # -- how ------------------------------------------------------------------------------------------------
+
+    def _made(self, kind: type[Made], name: str, text: str, labels: str = "", **more: Any) -> Made:
+        """One metric, with its labels in one text."""
+        ending = "_total" if kind is Counter else ""
+        self.described.append(
+            Described(f"specsem_{name}{ending}", kind.__name__.lower(), labels.split(), text)
+        )
+        return kind(name, text, labels.split(), namespace="specsem", registry=self.registry, **more)
+
+
+def _of_lane(engine: "Engine", lane: "Lane", field: Literal["clips", "oldest_s"]) -> Callable[[], float]:
+    return lambda: getattr(engine.liveness().lanes[lane], field)
+
+
+def _of_status(jobs: "Jobs", status: "Status") -> Callable[[], float]:
+    return lambda: jobs.house.by_status.get(status, 0)
