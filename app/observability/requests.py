@@ -18,7 +18,7 @@ logger = logging.getLogger("specsem.access")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 LONGEST_METHOD = 16
-LINE = "%(method)s %(route)s %(status)d, %(bytes_in)d bytes in, %(duration_ms).1f ms"
+LINE = "%(client)s %(method)s %(route)s %(status)d, %(bytes_in)d bytes in, %(duration_ms).1f ms"
 REQUEST_ID_KEY = "specsem.request_id"
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked every few seconds by machines: answered well, they leave a line at DEBUG only, and no span."""
@@ -77,6 +77,7 @@ class Observed:
                 answered(route, status, code)
                 if self._access_log:
                     facts: dict[str, object] = {
+                        "client": (scope.get("client") or ("-",))[0],
                         "method": method[:LONGEST_METHOD],
                         "route": route,
                         "status": status,

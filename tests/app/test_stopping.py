@@ -14,6 +14,8 @@ def test_new_work_is_refused_and_a_look_is_not(client: TestClient) -> None:
     drain: Drain = client.app.state.drain  # type: ignore[attr-defined]
     assert client.get("/readyz").status_code == 200
     drain.stop()
+    assert client.portal is not None
+    client.portal.call(client.app.state.parts.jobs.stop)  # type: ignore[attr-defined]
     assert client.get("/readyz").json()["code"] == "not_ready"
     for path in ("/v1/score", "/v1/jobs", "/v1/videos"):
         answer = client.post(path, content=b"SCORE:0.5")

@@ -6,6 +6,7 @@ None may cost more than its own answer: no 5xx, no file left over, no process le
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 import httpx
 import pytest
@@ -68,12 +69,13 @@ def ask(client: httpx.Client, path: Path, route: str) -> str:
 
 @pytest.fixture(scope="module")
 def results(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Result]]:
-    folder = tmp_path_factory.mktemp("files")
+    folder, making = tmp_path_factory.mktemp("files"), Lock()
 
     def run(numbered: tuple[int, str]) -> Result:
         number, name = numbered
         path = folder / f"{number}.mp4"
-        expected = write(name, path)
+        with making:  # encoders side by side, each with threads of real-time priority, can starve each other
+            expected = write(name, path)
         # A scan may take as long as a video lasts: not of those that last for hours.
         routes = (SCORE, STORE, SCAN) if FILES[name][0] else (SCORE, STORE)
         try:

@@ -74,6 +74,6 @@ def test_a_quota_is_held_before_the_body(tmp_path: Path) -> None:
 
 def test_the_log_has_the_client_s_address_as_a_trusted_proxy_tells_it(tmp_path: Path) -> None:
     with serving(DOUBLES, tmp_path / "data", trusted_proxies="127.0.0.0/8") as server:
-        httpx.get(f"{server.url}/healthz", headers={"X-Forwarded-For": "203.0.113.9, 198.51.100.7"})
+        httpx.get(f"{server.url}/v1/models", headers={"X-Forwarded-For": "203.0.113.9, 198.51.100.7"})
         until(lambda: "198.51.100.7" in server.log.read_text())
         assert "203.0.113.9" not in server.log.read_text()  # the client's own words

@@ -24,7 +24,7 @@ def logged(server: Server, request_id: str) -> list[dict[str, object]]:
 
 
 def test_a_server_in_json_lines(tmp_path: Path, drawn_clip: Path) -> None:
-    with serving(LIGHT, tmp_path / "data", log_format="json", decode_wall_s=0.05) as server:
+    with serving(LIGHT, tmp_path / "data", log_format="json", decode_wall_s=0.001) as server:
         server.wait_ready()
         with drawn_clip.open("rb") as file:
             answer = httpx.post(

@@ -126,8 +126,8 @@ def test_no_line_of_the_log_is_a_client_s(server: Server) -> None:
     form = {"file": ("a\r\nINFO forged\x1b.mp4", b"BAD:undecodable")}
     assert httpx.post(f"{server.url}/v1/score", files=form).status_code == 422
     log = server.log.read_text()
-    assert "forged" in log  # the addresses, escaped
-    assert not [line for line in log.splitlines() if line.startswith("INFO forged")]
+    assert "POST /v1/score 422" in log
+    assert "forged" not in log
     assert not [char for char in log if (ord(char) < 0x20 and char != "\n") or char in "\x7f\u202e\xa0"]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import av
 
-from tests.media.corpus import HEIGHT, WIDTH, encode
+from tests.media.corpus import HEIGHT, ONE_THREAD, WIDTH, encode
 
 __all__ = ["BOMBS", "Bomb", "encoded"]
 
@@ -387,7 +387,7 @@ BOMBS: list[Bomb] = [
     bomb(
         "animated WebP", lambda: b"RIFF\x20\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0" + b"\xff" * 16, "unsupported"
     ),
-    bomb("animated AVIF", lambda: encoded("libsvtav1", "avif", frames=10), *ANY),
+    bomb("animated AVIF", lambda: encoded("libsvtav1", "avif", frames=10, options=ONE_THREAD), *ANY),
     # Other containers.
     bomb("Matroska blocks that unpack to 256 MB", lambda: deflated_blocks(256 << 20), *BROKEN),
     bomb("Matroska in itself", lambda: matroska() + ebml("18538067", size=ENDLESS) * 20_000, *BROKEN),
