@@ -333,10 +333,11 @@ def test_one_line_a_request(json_lines: io.StringIO, client: TestClient) -> None
     assert line.pop("time")
     assert line.pop("duration_ms") > 0
     assert line.pop("bytes_in") > len(b"BAD:encrypted")
-    assert line.pop("message").startswith("POST /v1/score 422, ")
+    assert line.pop("message").startswith("testclient POST /v1/score 422, ")
     assert line == {
         "level": "INFO",
         "logger": "specsem.access",
+        "client": "testclient",
         "method": "POST",
         "route": "/v1/score",
         "status": 422,
