@@ -168,11 +168,7 @@ async def _started(
             _working(settings, engine, decoder, model_failed, telemetry, slots=settings.job_slots) as works,
             keyring.opened(KeyStore(works.jobs.database)),
         ):
-            room = Room(
-                max_bytes=settings.max_stored_bytes,
-                max_tenant_bytes=settings.max_tenant_bytes,
-                elsewhere=lambda: works.jobs.media_bytes,
-            )
+            room = works.jobs.room
             stored = VideoStore(settings.data_dir / "videos", ttl_s=settings.upload_ttl_s, room=room)
             partial = ResumableUploads(
                 settings.data_dir / "resumable",

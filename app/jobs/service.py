@@ -89,12 +89,13 @@ class Jobs:
         self._engine = engine
         self._telemetry = telemetry or Telemetry()
         self._files = JobFiles(settings.data_dir / "jobs")
-        room = Room(
+        self.room = Room(
             max_bytes=settings.max_stored_bytes,
             max_tenant_bytes=settings.max_tenant_bytes,
             elsewhere=lambda: self.media_bytes,
         )
-        self._fetcher = Fetcher(settings, self._files, room=room, outbound=outbound)
+        """What all videos of this process share: stored, arriving, and fetched for jobs."""
+        self._fetcher = Fetcher(settings, self._files, room=self.room, outbound=outbound)
         self._threads = ThreadPoolExecutor(DB_THREADS, thread_name_prefix="specsem-jobs")
         self._opened: JobStore | None = None
         self.media_bytes: dict[str, int] = {}
