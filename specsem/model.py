@@ -223,14 +223,12 @@ class SpecSemNet(nn.Module):
             else self._semantic_maps(frames_BTHWC)
         )
 
-    @torch.no_grad()
     def _semantic_tokens(self, frames_BTHWC: Tensor) -> list[Tensor]:
         """Tokens of every frame after each layer: a list of (B, T, L, D)."""
         B, T = frames_BTHWC.shape[:2]
         tokens = tokens_after_layers(self.semantic, _to_unit(frames_BTHWC.flatten(0, 1)))
         return [x_NLD.reshape(B, T, *x_NLD.shape[1:]) for x_NLD in tokens]
 
-    @torch.no_grad()
     def _semantic_maps(self, frames_BTHWC: Tensor) -> list[Tensor]:
         """Tokens of the window's middle frame after each gating layer, as maps: a list of (B, D, h, w).
 

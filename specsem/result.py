@@ -1,21 +1,34 @@
 """The answer for one file, the same for the command line, the service and every job (design, section 3)."""
 
+from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
+    "Attribution",
+    "C2pa",
+    "C2paStatus",
     "Coverage",
     "ErrorBody",
+    "Evidence",
     "FailedFile",
+    "Family",
+    "Finding",
     "Media",
     "Model",
+    "Moment",
     "Provenance",
     "Reason",
+    "Reshipping",
     "ScoredFile",
     "Segment",
+    "Share",
+    "Stability",
     "Threshold",
+    "Trail",
     "Verdict",
+    "View",
 ]
 
 Verdict = Literal["generated", "authentic", "inconclusive"]
@@ -68,10 +81,132 @@ class Media(_Record):
     frames_scored: int
 
 
-class Provenance(_Record):
-    """Signed origin claims, beside the score and never inside it."""
+C2paStatus = Literal["not_checked", "absent", "trusted", "valid", "invalid", "unsupported", "failed"]
 
-    c2pa: dict[str, str] = Field(default_factory=lambda: {"status": "not_checked"})
+
+class C2pa(_Record):
+    """What the file's signed manifests claim (C2PA 2.x), over all manifests and ingredients."""
+
+    status: C2paStatus = Field(
+        "not_checked",
+        description="`trusted`: signed by one of the operator's list. `valid`: well signed, by somebody "
+        "who is on no list here. `invalid`: changed since, or badly signed. `absent` is no evidence of "
+        "anything. `unsupported`: not a container that is read. `failed`: the reader gave up.",
+    )
+    detail: str = Field("", description="One sentence for people.")
+    signer: str | None = Field(None, description="Whom the certificate of the active manifest names.")
+    signed_at: datetime | None = None
+    claim_generator: str | None = Field(None, description="The software that made the claim.")
+    actions: list[str] = Field([], description="As `c2pa.created`, in the order of the manifests.")
+    digital_source_types: list[str] = Field(
+        [], description="Last part of the IPTC terms, such as `trainedAlgorithmicMedia`."
+    )
+    says_generated: bool = Field(
+        False, description="Whether any manifest says that the content was made by a trained model."
+    )
+    trust_list: str | None = Field(None, description="Name and date of the list that was asked.")
+
+
+class Trail(_Record):
+    """Facts of container and encoding. They say how a file was written, not what it shows."""
+
+    muxer: str | None = Field(None, description="As the file names the software that wrote it.")
+    encoder: str | None = None
+    created_at: datetime | None = Field(None, description="As the file says.")
+    brands: list[str] = []
+    profile: str | None = None
+    pixel_format: str | None = None
+    gop: str | None = Field(None, description="Types of the first frames in order, as `IPBBPBB`.")
+    keyframe_interval: float | None = Field(None, description="Frames from keyframe to keyframe: median.")
+    edit_lists: int = 0
+    tracks: list[str] = Field([], description="Every track in order, as `video h264` or `audio aac`.")
+    trailing_bytes: int = Field(0, description="Bytes after the end of the container's own structure.")
+
+
+class Provenance(_Record):
+    """Where the file says that it comes from, beside the score and never inside it."""
+
+    c2pa: C2pa = C2pa()
+    trail: Trail | None = None
+
+
+class Share(_Record):
+    """A window's logit in its parts: they add up to it."""
+
+    spectral: float = Field(description="What the gated spectral branch says.")
+    semantic: float = Field(description="What the semantic heads say.")
+
+
+class Moment(_Record):
+    """One frame of the time line."""
+
+    pts_s: float
+    score: float = Field(ge=0, le=1, description="Of the window that it was taken from.")
+
+
+class View(_Record):
+    """A picture of what the model looked at in one window."""
+
+    name: str = Field(examples=["3-residual"], description="Its address is the job's `views` link and this.")
+    kind: Literal["frame", "residual", "spectrum", "reference_spectrum", "gate"]
+    segment: int = Field(ge=0, description="Index in `segments`.")
+    pts_s: float
+    width: int
+    height: int
+    caption: str
+
+
+class Evidence(_Record):
+    """Where the score comes from."""
+
+    peak: int = Field(ge=0, description="Index in `segments` of the highest score.")
+    highest: Moment
+    lowest: Moment
+    shares: list[Share] = Field(description="One a segment.")
+    gate: list[float] = Field(
+        [], description="Mean of the gate in each segment, 0..1: how far semantics opened spectral evidence."
+    )
+    views: list[View] = Field([], description="Pictures; jobs only.")
+
+
+class Reshipping(_Record):
+    """The same clip after a cheap change that a delivery might make."""
+
+    name: Literal["half_size", "reencode", "crop", "flip", "fewer_frames"]
+    score: float = Field(ge=0, le=1)
+    verdict: Verdict
+
+
+class Stability(_Record):
+    """Whether the verdict survives delivery."""
+
+    stable: bool = Field(description="No re-shipping turned the verdict into its opposite.")
+    spread: float = Field(ge=0, le=1, description="Highest score minus lowest, the original included.")
+    tried: list[Reshipping]
+
+
+class Family(_Record):
+    """One family of generators."""
+
+    name: str
+    probability: float = Field(ge=0, le=1)
+
+
+class Attribution(_Record):
+    """Which family of generators it looks like most."""
+
+    family: str = Field(description="`unknown` where none is likely enough.")
+    probability: float = Field(ge=0, le=1, description="Calibrated, of `family`.")
+    candidates: list[Family] = Field(description="The most likely first, at most three.")
+    basis: str = Field(description="How good such guesses were on unseen clips, in figures.")
+
+
+class Finding(_Record):
+    """One reason in plain words, that follows from its figures."""
+
+    code: str = Field(description="Stable, as `score_above_threshold`.")
+    text: str
+    figures: dict[str, float]
 
 
 class Model(_Record):
@@ -98,6 +233,10 @@ class ScoredFile(_Record):
     coverage: Coverage
     media: Media
     provenance: Provenance
+    findings: list[Finding] = Field([], description="The verdict's reasons in words, each with its figures.")
+    evidence: Evidence | None = Field(None, description="Where it was asked for.")
+    stability: Stability | None = Field(None, description="Where it was asked for.")
+    attribution: Attribution | None = Field(None, description="Where it was asked for.")
     model: Model
     timing_ms: dict[str, float]
     warnings: list[str]

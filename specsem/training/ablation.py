@@ -56,7 +56,14 @@ loses is not hidden behind the semantic branch. ``model.`` reaches into the arch
 
 MERGING: dict[str, Changes] = {
     "gate": {},
-    "gate, everything trained": {"train_only": ()},
+    "gate, untrained tower": {"tower": "untrained"},
+    "gate, tower trained with it": {"train_only": ("merging", "semantic"), "cache_semantics": False},
+    "gate, untrained tower trained with it": {
+        "tower": "untrained",
+        "train_only": ("merging", "semantic"),
+        "cache_semantics": False,
+    },
+    "gate, spectral branch trained with it": {"train_only": ()},
     "concatenation": {"model.merging": "concat"},
     "semantic only": {"model.merging": "semantic-only", "model.semantic_dropout": 0.0, "train_only": ()},
 }

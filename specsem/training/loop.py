@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ class TrainConfig:
     label_smoothing: float = 0.02
     ema: float = 0.995
     gradient_clip: float = 1.0
+    tower: Literal["given", "untrained"] = "given"
+    """``untrained``: the semantic tower has fresh weights, to see what those that were learned are worth."""
     train_only: tuple[str, ...] = ()
     """Parts of the net that are trained, e.g. ``merging``; empty: all but the semantic tower."""
     seed: int = 0
@@ -232,13 +234,16 @@ def _begin(
 ) -> SpecSemNet:
     torch.manual_seed(config.seed)
     net = SpecSemNet(config.model)
+    anew = config.tower == "untrained"
     if start is not None:
         mine = net.state_dict()
         shared = {
-            key: value for key, value in start.items() if key in mine and value.shape == mine[key].shape
+            key: value
+            for key, value in start.items()
+            if key in mine and value.shape == mine[key].shape and not (anew and key.startswith("semantic."))
         }
         net.load_state_dict(shared, strict=False)
-    if tower is not None:
+    if tower is not None and not anew:
         net.semantic.load_state_dict(tower)
     if config.train_only:
         for name, parameter in net.named_parameters():

@@ -183,6 +183,33 @@ def test_only_what_is_asked_for_is_trained(drawn_pack: Path, tmp_path: Path) -> 
     assert all(key.startswith("branches.0.merging") for key in weights)
 
 
+def test_an_untrained_tower_takes_nothing_of_the_one_before_and_may_be_trained(
+    drawn_pack: Path, tmp_path: Path
+) -> None:
+    items = read_manifest(drawn_pack, split="train")
+    cache = build_cache(items, CONFIG.cache, tmp_path / "cache")
+    model = TINY.variant(merging="gate")
+    before = SpecSemNet(model)
+    tower = {key: torch.zeros_like(value) for key, value in before.semantic.state_dict().items()}
+    anew = replace(
+        CONFIG, steps=2, ema=0.0, model=model, tower="untrained", train_only=("merging", "semantic"), seed=3
+    )
+    torch.manual_seed(anew.seed)
+    fresh = SpecSemNet(model).state_dict()
+    end = fit(
+        anew,
+        cache,
+        range(len(items)),
+        tmp_path / "out",
+        start=before.state_dict(),
+        tower=tower,
+        progress=False,
+    ).state_dict()
+    key = "semantic.conv1.weight"
+    assert not torch.equal(end[key], fresh[key]), "it is trained"
+    torch.testing.assert_close(end[key], fresh[key], atol=0.05, rtol=0)  # from where it began
+
+
 @pytest.mark.parametrize("observed", ["count", "mean", "any"])
 def test_groups_teach_without_single_labels(drawn_pack: Path, tmp_path: Path, observed: str) -> None:
     items = read_manifest(drawn_pack, split="train")
