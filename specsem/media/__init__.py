@@ -6,13 +6,24 @@
 from specsem.media.frames import read_frames
 from specsem.media.geometry import crop_boxes
 from specsem.media.pool import Death, DecoderPool, Scan
-from specsem.media.types import Clip, Coverage, Limits, MediaInfo, SamplePlan, Window
+from specsem.media.types import (
+    DELIVERIES,
+    Clip,
+    Coverage,
+    Delivery,
+    Limits,
+    MediaInfo,
+    SamplePlan,
+    Window,
+)
 
 __all__ = [
+    "DELIVERIES",
     "Clip",
     "Coverage",
     "Death",
     "DecoderPool",
+    "Delivery",
     "Limits",
     "MediaInfo",
     "SamplePlan",

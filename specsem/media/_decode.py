@@ -29,6 +29,7 @@ from av.packet import Packet
 from av.video.reformatter import VideoReformatter
 
 from specsem.errors import LimitsExceeded, MediaError, NoVideoStream, TooShort, Undecodable
+from specsem.media._delivery import delivered
 from specsem.media._pixels import Converter, full_rgb
 from specsem.media._source import Picture, Shot, Source, open_source
 from specsem.media.geometry import mirror_index
@@ -317,10 +318,14 @@ class _Job:
         self.arrays = arrays
         self.concealed = concealed
         self.converter = Converter(plan)
+        self.delivered = delivered(plan.delivery)
+        self.stride = 2 if plan.delivery == "fewer_frames" else 1
+        self.span = plan.frames * self.stride
+        """Frames of the file that a window spans."""
         self.first: Shot | None = None
         self.pixel_format = ""
         source.clear_frames()
-        self.survey = _survey(source, max(_SHORT_FRAMES, 2 * plan.windows * plan.frames))
+        self.survey = _survey(source, max(_SHORT_FRAMES, 2 * plan.windows * self.span))
         self.clock = _Clock(self.survey.start, source.tick_s, source.nominal_ticks)
         self._refuse()
 
@@ -341,7 +346,13 @@ class _Job:
         return good
 
     def write(self, picture: Picture, arrays: Arrays, row: int) -> None:
-        self.converter.write(picture.frame, picture.shot.shape[2], arrays[0][row], arrays[1][row])
+        """The ``row``-th of ``span`` frames; of a delivery with fewer frames, some are left out."""
+        row, left_out = divmod(row, self.stride)
+        if left_out:
+            return
+        frame = self.delivered.frame(picture.frame, first=row == 0)
+        _, _, turn = self.delivered.shape(*picture.shot.shape)
+        self.converter.write(frame, turn, arrays[0][row], arrays[1][row])
 
     def window(self, shots: Sequence[Shot], arrays: Arrays, end: int | None = None) -> Window:
         """``end``: when the next frame is shown, if known."""
@@ -353,13 +364,13 @@ class _Job:
             end_s=self.clock.seconds(end),
             crops_TNHWC=arrays[0],
             frames_THWC=arrays[1],
-            boxes_N4=self.converter.boxes(*last.shape),
+            boxes_N4=self.converter.boxes(*self.delivered.shape(*last.shape)),
         )
 
     def info(self, duration_s: float, fps: float | None, frames_scored: int) -> MediaInfo:
         if self.first is None:
             raise Undecodable("No frame of the video can be decoded.")
-        width, height, turn = self.first.shape
+        width, height, turn = self.delivered.shape(*self.first.shape)
         width, height = turn.size(width, height)
         return MediaInfo(
             container=self.source.container_name,
@@ -437,6 +448,8 @@ def _attempt(
     source: Source, plan: SamplePlan, arrays: ArraySource, *, concealed: bool
 ) -> tuple[_Job, list[Window]]:
     job = _Job(source, plan, arrays, concealed=concealed)
+    if plan.starts_s:
+        return job, _at_times(job)
     return job, _short(job) if job.survey.whole else _long(job)
 
 
@@ -450,7 +463,7 @@ def _brief(job: _Job, slot: Arrays | None) -> tuple[Window, int]:
     Raises the error for a file that gave no window, if there are too few even for this.
     """
     source, T = job.source, job.plan.frames
-    if slot is None or source.damage or not _BRIEF_FRAMES <= source.frames_out < T:
+    if slot is None or source.damage or job.stride > 1 or not _BRIEF_FRAMES <= source.frames_out < T:
         raise job.refuse_empty()
     source.rewind()
     row: list[Shot] = []
@@ -469,7 +482,7 @@ def _brief(job: _Job, slot: Arrays | None) -> tuple[Window, int]:
 
 def _short(job: _Job) -> list[Window]:
     """Decode all, keep the windows. A second time if the frames are not as many as the packets promised."""
-    T, K = job.plan.frames, job.plan.windows
+    T, K = job.span, job.plan.windows
     guess = _spread([sum(not p.is_discard for p in job.survey.head)], K, T)
     windows, runs = _collect(job, job.survey.head, guess)
     starts = _spread(runs, K, T)
@@ -494,7 +507,7 @@ def _spread(runs: list[int], K: int, T: int) -> list[int]:
 
 def _collect(job: _Job, packets: Iterable[Packet[Any]], starts: list[int]) -> tuple[list[Window], list[int]]:
     """Windows at the given frames (usable ones, counted), and the lengths of all runs of usable frames."""
-    T = job.plan.frames
+    T = job.span
     windows: list[Window] = []
     runs = [0]
     pending: list[Shot] = []
@@ -612,7 +625,7 @@ def _take_group(
 
     ``trim``: feed no more packets than the last window needs, taking it that each is a frame.
     """
-    T, clock = job.plan.frames, job.clock
+    T, clock = job.span, job.clock
     run = _Run(job.source, packets, concealed=job.concealed)
     pictures = iter(run)
     windows: list[Window] = []
@@ -640,7 +653,7 @@ def _take(
 
     And the last frame of it.
     """
-    T = job.plan.frames
+    T = job.span
     row: list[Shot] = []
     for picture in itertools.islice(pictures, patience):
         if picture is None or not job.usable(picture):
@@ -657,6 +670,26 @@ def _take(
                 job.clock.count(earlier, later)
             return job.window(row, slot), row[-1]
     return None, None
+
+
+def _at_times(job: _Job) -> list[Window]:
+    """The windows that begin at the times of the plan; one that can't be had is left out."""
+    source, survey = job.source, job.survey
+    windows: list[Window] = []
+    for start_s in job.plan.starts_s[: job.plan.windows]:
+        target = survey.start + round(start_s / source.tick_s)
+        landing = None if survey.whole or survey.keys is not None else _landing(source, target)
+        if landing is None:
+            source.rewind()
+            packets = source.packets()
+        else:
+            packets = _packets_at(job, _Group(key=landing[1], seek_to=landing[0], targets=[target]))
+        pictures = iter(_Run(source, packets, concealed=job.concealed))
+        wanted = (p for p in pictures if p is None or p.shot.ts >= target)
+        window, _ = _take(job, wanted, job.arrays(len(windows)), None, 4 * job.span + 32)
+        if window is not None:
+            windows.append(window)
+    return windows
 
 
 # -- scan ---------------------------------------------------------------------------------------------------

@@ -20,15 +20,16 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from specsem.media.geometry import Orientation, crop_boxes, mirror_index
 from specsem.media.types import Float32, SamplePlan, UInt8
 
-__all__ = ["Converter", "full_rgb", "orientation_of"]
+__all__ = ["EXACT", "Converter", "full_rgb", "orientation_of", "settle_colour"]
 
-_EXACT = (
+EXACT = (
     Interpolation.ACCURATE_RND
     | Interpolation.BITEXACT
     | Interpolation.FULL_CHR_H_INT
     | Interpolation.FULL_CHR_H_INP
 )
-_NATIVE = Interpolation.BILINEAR | _EXACT
+"""swscale's bit-exact paths."""
+_NATIVE = Interpolation.BILINEAR | EXACT
 _RESIZE = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 """Chroma at half the width, as everywhere in 4:2:0: it costs a third less."""
 
@@ -50,7 +51,7 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
     return Orientation() if data is None else Orientation.from_matrix(bytes(cast(SideData, data)))
 
 
-def _settle_colour(frame: av.VideoFrame) -> list[str]:
+def settle_colour(frame: av.VideoFrame) -> list[str]:
     """Put a matrix that swscale knows on a frame that names none; tells what is out of the ordinary."""
     warnings = ["hdr"] if frame.color_trc in (_TRC_PQ, _TRC_HLG) else []
     if frame.format.is_rgb or frame.colorspace in _SPC_CONVERTIBLE:
@@ -88,7 +89,7 @@ def _rgb(
 
 def full_rgb(scaler: VideoReformatter, frame: av.VideoFrame, orientation: Orientation) -> UInt8:
     """The whole frame at native resolution as displayed, contiguous HWC uint8 RGB."""
-    _settle_colour(frame)
+    settle_colour(frame)
     return np.ascontiguousarray(orientation.apply(_rgb(scaler, frame, _NATIVE)))
 
 
@@ -121,7 +122,7 @@ class Converter:
         self, frame: av.VideoFrame, orientation: Orientation, crops_NHWC: UInt8, frame_HWC: UInt8
     ) -> None:
         """Fill one frame's row of a window."""
-        self.warnings.update(_settle_colour(frame))
+        self.warnings.update(settle_colour(frame))
         if crops_NHWC.size:
             self._write_crops(frame, orientation, crops_NHWC)
         if frame_HWC.size:

@@ -5,15 +5,19 @@ Shape letters: T frames of a window, N native crops of a frame, H height, W widt
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Clip", "Coverage", "Limits", "MediaInfo", "SamplePlan", "Window"]
+__all__ = ["DELIVERIES", "Clip", "Coverage", "Delivery", "Limits", "MediaInfo", "SamplePlan", "Window"]
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
+
+Delivery = Literal["half_size", "reencode", "crop", "flip", "fewer_frames"]
+"""What a video may go through on its way from hand to hand (`specsem.media._delivery` does it)."""
+DELIVERIES: tuple[Delivery, ...] = get_args(Delivery)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,11 @@ class SamplePlan:
     """``squash``: whole frame, aspect ratio not kept. ``crop``: short side to ``frame_side``, centre crop."""
     thorough: bool = False
     """Scan the whole time line, one window after the other without a gap."""
+    delivery: Delivery | None = None
+    """What the decoded frames go through first, as if the file had come that way (window mode only)."""
+    starts_s: tuple[float, ...] = ()
+    """Take the windows that begin at these times instead of some spread over the file, at most ``windows``
+    (window mode only)."""
 
     @property
     def crops_shape(self) -> tuple[int, int, int, int, int]:
