@@ -72,16 +72,22 @@ class Merging(nn.Module):
 
     def forward(self, sem_LD: Tensor, spec_LD: Tensor) -> Tensor:
         """See the class."""
+        return self.merge(sem_LD, spec_LD)[0]
+
+    def merge(self, sem_LD: Tensor, spec_LD: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What ``forward`` gives, and the gate, where the kind has one."""
         match self.kind:
             case "gate":
-                return spec_LD * (1.0 + self.gate(sem_LD, spec_LD))
+                g_LD = self.gate(sem_LD, spec_LD)
+                return spec_LD * (1.0 + g_LD), g_LD
             case "suppress":
-                return spec_LD * (2.0 * self.gate(sem_LD, spec_LD))
+                g_LD = self.gate(sem_LD, spec_LD)
+                return spec_LD * (2.0 * g_LD), g_LD
             case "concat":
                 y_LD: Tensor = spec_LD + self.pair(sem_LD, spec_LD)
-                return y_LD
+                return y_LD, None
             case "semantic-only":
                 z_LD: Tensor = self.last(sem_LD)
-                return z_LD.expand_as(spec_LD)
+                return z_LD.expand_as(spec_LD), None
             case "spectral-only":
-                return spec_LD
+                return spec_LD, None

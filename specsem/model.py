@@ -126,6 +126,10 @@ class Judgement(NamedTuple):
     """The semantic heads' part of ``logit_B``; 0 without them."""
     shown_BD: Tensor
     """What the semantic heads see: (B, 0) without them."""
+    gate_BNhw: Tensor | None
+    """How far semantics opened spectral evidence in each place of each crop (of the whole frame as published:
+    N = 1), 0..1: the mean over frames, channels, layers and members. None where it wasn't asked for (it costs
+    some percent of a forward), and without a gate."""
 
 
 class SpecSemNet(nn.Module):
@@ -170,10 +174,11 @@ class SpecSemNet(nn.Module):
         boxes_BN4: Tensor,
         *,
         semantics: list[Tensor] | None = None,
+        gates: bool = False,
     ) -> Judgement:
         """Logits, and what they stand on.
 
-        ``semantics``: what ``look`` said of these frames, where it is known already.
+        ``semantics``: what ``look`` said of these frames, where it is known already. ``gates``: show them.
         """
         whole = self.config.spectral == "tower"
         stride = self.config.spectral_stride
@@ -185,10 +190,12 @@ class SpecSemNet(nn.Module):
             semantics, shown_BD = self._look_closely(crops_BTNHWC, frames_BTHWC)
         elif semantics is None:
             semantics = self.look(frames_BTHWC)
-        features, logits, semantic_logits = [], [], []
+        features, logits, semantic_logits, maps = [], [], [], []
         for branch in self.branches:
-            features_BD, spectral_B, semantic_B = branch(residual, semantics, boxes_BN4, shown_BD)
+            shown: list[Tensor] | None = [] if gates else None
+            features_BD, spectral_B, semantic_B = branch(residual, semantics, boxes_BN4, shown_BD, shown)
             features.append(features_BD)
+            maps += shown or []
             logits.append(spectral_B + semantic_B)
             semantic_logits.append(semantic_B)
         return Judgement(
@@ -196,6 +203,7 @@ class SpecSemNet(nn.Module):
             torch.cat(features, dim=-1),
             torch.stack(semantic_logits).mean(0),
             shown_BD,
+            _mean_of_maps(maps),
         )
 
     def residual(self, x_BTHWC: Tensor) -> Tensor:
@@ -299,10 +307,18 @@ class _Branch(nn.Module):
             nn.init.zeros_(self.semantic_head.bias)
 
     def forward(
-        self, residual: Tensor, semantics: list[Tensor], boxes_BN4: Tensor, shown_BD: Tensor
+        self,
+        residual: Tensor,
+        semantics: list[Tensor],
+        boxes_BN4: Tensor,
+        shown_BD: Tensor,
+        gates: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Features (B, D), the spectral logits (B,) and the semantic head's (B,)."""
-        pooled_BTD = self.pooled(residual, semantics, boxes_BN4)
+        """Features (B, D), the spectral logits (B,) and the semantic head's (B,).
+
+        ``gates`` takes each layer's mean gate, (B, N, h, w), where it is given.
+        """
+        pooled_BTD = self.pooled(residual, semantics, boxes_BN4, gates)
         features_BD: Tensor = self.drop(self.temporal(self.project(self.pool_norm(pooled_BTD))))
         spectral_B: Tensor = self.head(features_BD).squeeze(-1)
         semantic_B = torch.zeros_like(spectral_B)
@@ -310,8 +326,14 @@ class _Branch(nn.Module):
             semantic_B = self.semantic_head(shown_BD).squeeze(-1)
         return features_BD, spectral_B, semantic_B
 
-    def pooled(self, residual: Tensor, semantics: list[Tensor], boxes_BN4: Tensor) -> Tensor:
-        """One vector a frame: (B, T, D)."""
+    def pooled(
+        self,
+        residual: Tensor,
+        semantics: list[Tensor],
+        boxes_BN4: Tensor,
+        gates: list[Tensor] | None = None,
+    ) -> Tensor:
+        """One vector a frame: (B, T, D). ``gates``: see ``forward``."""
         raise NotImplementedError
 
 
@@ -326,14 +348,23 @@ class _TowerBranch(_Branch):
         self.tower.ln_post = nn.Identity()  # the head reads tokens: CLIP's own head has no use
         self.tower.proj = None
 
-    def pooled(self, residual: Tensor, semantics: list[Tensor], boxes_BN4: Tensor) -> Tensor:  # noqa: ARG002
+    def pooled(
+        self,
+        residual: Tensor,
+        semantics: list[Tensor],
+        boxes_BN4: Tensor,  # noqa: ARG002
+        gates: list[Tensor] | None = None,
+    ) -> Tensor:
         """See ``_Branch``; ``residual`` is (B, T, C, H, W), ``semantics`` a list of (B, T, L, D)."""
         B, T = residual.shape[:2]
         spec_NLD = embed(self.tower, residual.flatten(0, 1))  # (B T, C, H, W) -> (B T, L, D)
         for i, (block, merge) in enumerate(zip(layers(self.tower), self.merging, strict=True)):
             spec_NLD = block(spec_NLD)
             if semantics:
-                spec_NLD = merge(semantics[i].flatten(0, 1), spec_NLD)
+                spec_NLD, gate_NLD = merge.merge(semantics[i].flatten(0, 1), spec_NLD)
+                if gate_NLD is not None and gates is not None:
+                    gate_BTL = gate_NLD[:, 1:].mean(-1).reshape(B, T, -1)
+                    gates.append(gate_BTL.mean(1).reshape(B, 1, *self.tower.grid_size))
         match self.config.pooling:
             case "cls":
                 pooled_ND = spec_NLD[:, 0]
@@ -357,7 +388,13 @@ class _ConvBranch(_Branch):
             )
         )
 
-    def pooled(self, residual: Tensor, semantics: list[Tensor], boxes_BN4: Tensor) -> Tensor:
+    def pooled(
+        self,
+        residual: Tensor,
+        semantics: list[Tensor],
+        boxes_BN4: Tensor,
+        gates: list[Tensor] | None = None,
+    ) -> Tensor:
         """See ``_Branch``; ``residual`` is (B, T, N, C, H, W), ``semantics`` a list of (B, D, h, w)."""
         B, T, N = residual.shape[:3]
         x_NCHW = self.stem(residual.flatten(0, 2))  # (B T N, D, h, w)
@@ -371,7 +408,9 @@ class _ConvBranch(_Branch):
                 sem_BNhwD = _under_crops(semantics[i], boxes_BN4, side)
                 sem_B1NhwD = sem_BNhwD[:, None]  # not expanded: what stands for all T is mapped once
                 spec_BTNhwD = x_NCHW.reshape(B, T, N, *x_NCHW.shape[1:]).movedim(3, -1)
-                merged_BTNhwD = merge(sem_B1NhwD, spec_BTNhwD)
+                merged_BTNhwD, gate_BTNhwD = merge.merge(sem_B1NhwD, spec_BTNhwD)
+                if gate_BTNhwD is not None and gates is not None:
+                    gates.append(gate_BTNhwD.mean(-1).mean(1))
                 x_NCHW = merged_BTNhwD.movedim(-1, 3).flatten(0, 2)
 
         x_NDl = x_NCHW.flatten(2)
@@ -389,6 +428,14 @@ def motion_image(x_BTHWC: Tensor) -> Tensor:
     """
     before = _to_unit(x_BTHWC[:, max(x_BTHWC.shape[1] // 2 - 1, 0)])
     return 0.5 + 0.5 * torch.tanh(8.0 * (_middle(x_BTHWC) - before))
+
+
+def _mean_of_maps(maps: list[Tensor]) -> Tensor | None:
+    """The mean of maps (B, N, h, w) of several sizes, at that of the last, which is the smallest."""
+    if not maps:
+        return None
+    side = (maps[-1].shape[-2], maps[-1].shape[-1])
+    return torch.stack([nn.functional.adaptive_avg_pool2d(map_BNhw, side) for map_BNhw in maps]).mean(0)
 
 
 def _pooled_width(config: SpecSemConfig) -> int:

@@ -7,7 +7,7 @@ A model is a folder of ``models/`` with ``model.json`` (this record), ``model.sa
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class ModelRecord:
     sha256: str
     config: dict[str, Any]
     folder: Path
+    files: dict[str, str] = field(default_factory=dict)
+    """What else belongs to it (``specsem references`` makes it), each with its SHA-256."""
 
     @property
     def weights(self) -> Path:
@@ -50,13 +52,30 @@ class ModelRecord:
         """
         if not self.present:
             raise WeightsMissing(f"The weights of {self.name!r} are not on this machine.")
-        with self.weights.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != self.sha256:
-            raise WeightsCorrupt(
-                f"The weights of {self.name!r} have SHA-256 {found[:12]}…, not {self.sha256[:12]}…."
-            )
+        self._verify(self.weights, self.sha256)
         return self.weights
+
+    def verified_file(self, name: str) -> Path | None:
+        """The path of one of ``files`` after a look at its checksum; None where the model has none such.
+
+        Raises:
+            WeightsCorrupt: its SHA-256 is not the registered one, or it is not there.
+        """
+        if name not in self.files:
+            return None
+        self._verify(self.folder / name, self.files[name])
+        return self.folder / name
+
+    def _verify(self, path: Path, sha256: str) -> None:
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            raise WeightsCorrupt(f"{path.name} of {self.name!r} is not on this machine.") from None
+        if found != sha256:
+            raise WeightsCorrupt(
+                f"{path.name} of {self.name!r} has SHA-256 {found[:12]}…, not {sha256[:12]}…."
+            )
 
 
 def models_dir() -> Path:
@@ -95,4 +114,5 @@ def read_model(folder: Path) -> ModelRecord:
         sha256=fields.get("sha256", ""),
         config=fields["config"],
         folder=folder,
+        files=fields.get("files", {}),
     )

@@ -23,7 +23,7 @@ from specsem.media import Clip, Window
 from specsem.model import SpecSemConfig, SpecSemNet
 from specsem.registry import DEFAULT_MODEL, ModelRecord, get_model
 from specsem.result import Reason, Segment, Threshold, Verdict
-from specsem.spectral import high_pass
+from specsem.spectral import high_pass, luma
 
 __all__ = ["ClipVerdict", "Scorer", "WindowScore"]
 
@@ -45,6 +45,9 @@ class WindowScore:
     """The semantic head's part of the logit: what is shown speaks for itself."""
     shown_D: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     """What the semantic head saw."""
+    gate_Nhw: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+    """How far semantics opened spectral evidence in each place of each crop, 0..1; empty where that was not
+    asked for, and without a gate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +112,10 @@ class Scorer:
         self.score_windows([gray])
         return (time.perf_counter() - begin) * 1e3
 
-    def score_windows(self, windows: Sequence[Window]) -> list[WindowScore]:
+    def score_windows(self, windows: Sequence[Window], *, gates: bool = False) -> list[WindowScore]:
         """One score a window, in order. A smaller batch never changes a score by more than rounding.
+
+        ``gates``: with the maps of the gate, which take a few percent longer.
 
         Raises:
             DeviceLost: the accelerator failed for good.
@@ -119,7 +124,7 @@ class Scorer:
         while len(scores) < len(windows):
             batch = windows[len(scores) : len(scores) + self.max_batch]
             try:
-                scores += self._forward(batch)
+                scores += self._forward(batch, gates)
             except torch.OutOfMemoryError:
                 if self.max_batch == 1 or len(batch) == 1:
                     raise
@@ -192,9 +197,9 @@ class Scorer:
         return lowest < self.threshold.lower and highest >= self.threshold.value
 
     @torch.inference_mode()
-    def _forward(self, windows: Sequence[Window]) -> list[WindowScore]:
+    def _forward(self, windows: Sequence[Window], gates: bool) -> list[WindowScore]:
         with self._stream():
-            return self._forward_here(windows)
+            return self._forward_here(windows, gates)
 
     def _stream(self) -> AbstractContextManager[Any]:
         """On a GPU each thread has its stream: one's copies run beside the other's kernels."""
@@ -205,12 +210,14 @@ class Scorer:
         context: AbstractContextManager[Any] = torch.cuda.stream(self._streams.own)
         return context
 
-    def _forward_here(self, windows: Sequence[Window]) -> list[WindowScore]:
+    def _forward_here(self, windows: Sequence[Window], gates: bool) -> list[WindowScore]:
         crops_BTNHWC = self._stack([w.crops_TNHWC for w in windows])
         frames_BTHWC = self._stack([w.frames_THWC for w in windows])
         boxes_BN4 = self._stack([w.boxes_N4 for w in windows])
-        said = self._net.judge(crops_BTNHWC, frames_BTHWC, boxes_BN4)
+        said = self._net.judge(crops_BTNHWC, frames_BTHWC, boxes_BN4, gates=gates)
         motion_B, detail_B = _pixel_facts(crops_BTNHWC if self.plan.crop_side else frames_BTHWC[:, :, None])
+        no_gate = np.zeros((len(windows), 0, 0, 0), np.float32)
+        maps = no_gate if said.gate_BNhw is None else said.gate_BNhw.float().cpu().numpy()
         facts = zip(
             windows,
             said.logit_B.float().tolist(),
@@ -219,13 +226,22 @@ class Scorer:
             said.features_BD.float().cpu().numpy(),
             said.semantic_logit_B.float().tolist(),
             said.shown_BD.float().cpu().numpy(),
+            maps,
             strict=True,
         )
         return [
             WindowScore(
-                w.start_s, w.end_s, logit, motion, detail, features_D.copy(), semantic_logit, shown_D.copy()
+                w.start_s,
+                w.end_s,
+                logit,
+                motion,
+                detail,
+                features_D.copy(),
+                semantic_logit,
+                shown_D.copy(),
+                gate_Nhw.copy(),
             )
-            for w, logit, motion, detail, features_D, semantic_logit, shown_D in facts
+            for w, logit, motion, detail, features_D, semantic_logit, shown_D, gate_Nhw in facts
         ]
 
     def _stack(self, arrays: Sequence[np.ndarray]) -> Tensor:
@@ -237,7 +253,7 @@ class Scorer:
 
 def _pixel_facts(crops_BTNHWC: Tensor) -> tuple[Tensor, Tensor]:
     """Motion and detail of each window, (B,) each, 0..255, on luma."""
-    luma_BTNHW = crops_BTNHWC.float() @ torch.tensor([0.299, 0.587, 0.114], device=crops_BTNHWC.device)
+    luma_BTNHW = luma(crops_BTNHWC)
     motion_B = luma_BTNHW.diff(dim=1).abs().mean(dim=(1, 2, 3, 4))
     middle_BNHW = luma_BTNHW[:, luma_BTNHW.shape[1] // 2]
     detail_B = high_pass(middle_BNHW).std(dim=(1, 2, 3))

@@ -10,7 +10,7 @@ instead, because resizing removes the evidence (method, section 2, finding 1).
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ConvStage", "SpectralStem", "high_pass", "low_pass", "normalize_residual"]
+__all__ = ["ConvStage", "SpectralStem", "high_pass", "low_pass", "luma", "normalize_residual"]
 
 REFERENCE_SIDE = 224
 """The side at which the paper states its radius."""
@@ -47,6 +47,12 @@ def low_pass(x_NCHW: Tensor, radius: float = 32.0) -> Tensor:
     low_HW = _low_mask(height, width, radius, x_NCHW.device)
     l_NCHW: Tensor = torch.fft.irfft2(torch.fft.rfft2(x_NCHW) * low_HW, s=(height, width))
     return l_NCHW
+
+
+def luma(x_HWC: Tensor) -> Tensor:
+    """Brightness (BT.601) of RGB in the last dimension; float32, same range."""
+    y_HW: Tensor = x_HWC.float() @ torch.tensor([0.299, 0.587, 0.114], device=x_HWC.device)
+    return y_HW
 
 
 def normalize_residual(r_NCHW: Tensor, how: str, scale: float = 0.05) -> Tensor:
