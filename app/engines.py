@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from app.batching import Batcher, Lane, Liveness
@@ -67,15 +68,17 @@ class Engine(Protocol):
         """Raises ``Problem`` ``not_ready`` (503) where it can't score yet, or will never."""
 
     async def score_windows(
-        self, windows: Sequence[Window], *, lane: Lane = "interactive"
+        self, windows: Sequence[Window], *, lane: Lane = "interactive", gates: bool = False
     ) -> "list[WindowScore]":
-        """One score a window, in order."""
+        """One score a window, in order; ``gates``: with the maps of the gate."""
 
     async def judge(self, clip: Clip, scores: "Sequence[WindowScore]") -> "ClipVerdict":
         """The verdict on a clip from the scores of its windows."""
 
-    async def score(self, clip: Clip, *, lane: Lane = "interactive") -> "ClipVerdict":
-        """The verdict on a clip with its windows."""
+    async def score(
+        self, clip: Clip, *, lane: Lane = "interactive", gates: bool = False
+    ) -> "ClipVerdict":
+        """The verdict on a clip with its windows; ``gates``: see ``score_windows``."""
 
     def liveness(self) -> Liveness:
         """Whether work moves on."""
@@ -92,7 +95,7 @@ class LocalEngine:
         self._scorer: Scorer | None = None
         self._failure: SpecSemError | None = None
         self._warm_up_ms = 0.0
-        self._batcher: Batcher[Sequence[Window], list[WindowScore]] | None = None
+        self._batcher: Batcher[_Work, list[WindowScore]] | None = None
 
     @property
     def ready(self) -> bool:
@@ -155,12 +158,12 @@ class LocalEngine:
             raise Problem("not_ready", "The model is still warming up; try again in a moment.")
 
     async def score_windows(
-        self, windows: Sequence[Window], *, lane: Lane = "interactive"
+        self, windows: Sequence[Window], *, lane: Lane = "interactive", gates: bool = False
     ) -> "list[WindowScore]":
         self.check_ready()
         assert self._batcher is not None  # noqa: S101 - check_ready said so
         limit_s = self._settings.request_timeout_s if lane == "interactive" else None  # jobs have their own
-        return await self._batcher.submit(windows, lane=lane, deadline_s=limit_s)
+        return await self._batcher.submit(_Work(windows, gates), lane=lane, deadline_s=limit_s)
 
     async def judge(self, clip: Clip, scores: "Sequence[WindowScore]") -> "ClipVerdict":
         judge = self._loaded().judge
@@ -168,8 +171,10 @@ class LocalEngine:
             return judge(clip, scores)
         return await asyncio.to_thread(judge, clip, scores)
 
-    async def score(self, clip: Clip, *, lane: Lane = "interactive") -> "ClipVerdict":
-        return await self.judge(clip, await self.score_windows(clip.windows, lane=lane))
+    async def score(
+        self, clip: Clip, *, lane: Lane = "interactive", gates: bool = False
+    ) -> "ClipVerdict":
+        return await self.judge(clip, await self.score_windows(clip.windows, lane=lane, gates=gates))
 
     def liveness(self) -> Liveness:
         if self._batcher is None:
@@ -186,12 +191,22 @@ class LocalEngine:
             raise Problem("not_ready", "The model is still warming up; try again in a moment.")
         return self._scorer
 
-    def _score_together(self, clips: Sequence[Sequence[Window]]) -> "list[list[WindowScore]]":
+    def _score_together(self, clips: "Sequence[_Work]") -> "list[list[WindowScore]]":
         """The windows of several clips in one forward, and back to one list a clip."""
-        scores = iter(self._loaded().score_windows([window for clip in clips for window in clip]))
-        return [[next(scores) for _ in clip] for clip in clips]
+        windows = [window for clip in clips for window in clip.windows]
+        scores = iter(self._loaded().score_windows(windows, gates=clips[0].gates))
+        return [[next(scores) for _ in clip.windows] for clip in clips]
 
 
-def _shape(windows: Sequence[Window]) -> Hashable:
-    """Of one window's pixels: windows of unequal shapes can't be stacked."""
-    return windows[0].crops_TNHWC.shape, windows[0].frames_THWC.shape
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What the batcher takes: the windows of a clip. Those of a batch all want the gate's maps, or none."""
+
+    windows: Sequence[Window]
+    gates: bool
+
+
+def _shape(work: _Work) -> Hashable:
+    """Of one window's pixels: windows of unequal shapes can't be stacked. And who wants no maps, waits for
+    none."""
+    return work.windows[0].crops_TNHWC.shape, work.windows[0].frames_THWC.shape, work.gates

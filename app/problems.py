@@ -71,6 +71,7 @@ CODES: dict[str, Code] = {
     "url_refused": Code(403, "This address is not fetched here"),
     "video_not_found": Code(404, "No such video"),
     "job_not_found": Code(404, "No such job"),
+    "view_not_found": Code(404, "No such picture"),
     "no_such_route": Code(404, "No such address"),
     "method_not_allowed": Code(405, "Method not allowed"),
     "request_timeout": Code(408, "The request took too long"),

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from specsem.media import MediaInfo
+from specsem.pipeline import Options
 from specsem.result import ErrorBody, Model, Threshold
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "ModelInfo",
     "ModelList",
     "NamedVideo",
+    "OPTIONS",
     "PolicyInfo",
     "PolicyList",
     "ProblemDocument",
@@ -25,6 +27,16 @@ __all__ = [
     "Video",
     "VideoMedia",
 ]
+
+
+OPTIONS = {
+    "thorough": "Scan the whole time line instead of a few windows.",
+    "evidence": "Say what the score stands on and which family of generators it looks like; a job draws what "
+    "the model saw as well.",
+    "stability": "Score it again after cheap deliveries (half size, re-encode, crop, flip, fewer frames): a "
+    "verdict that turns into its opposite becomes `inconclusive`. Takes some five times as long.",
+}
+"""What may be asked for beyond the fast path: names of ``specsem.pipeline.Options``."""
 
 
 class _Record(BaseModel):
@@ -79,7 +91,14 @@ class NamedVideo(_Record):
         description="Where to fetch it from, by https: for jobs only, and where that is switched on.",
         examples=["https://media.example.org/clip.mp4"],
     )
-    thorough: bool = Field(False, description="Scan the whole time line instead of a few windows.")
+    thorough: bool = Field(False, description=OPTIONS["thorough"])
+    evidence: bool = Field(False, description=OPTIONS["evidence"])
+    stability: bool = Field(False, description=OPTIONS["stability"])
+
+    @property
+    def options(self) -> Options:
+        """What of the answer is asked for."""
+        return Options(thorough=self.thorough, evidence=self.evidence, stability=self.stability)
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "NamedVideo":
@@ -92,7 +111,7 @@ class JobProgress(_Record):
     """How far a job is."""
 
     stage: str = Field(
-        description="queued, starting, fetch, decode, score or scan; then as the state.", examples=["scan"]
+        description="queued, starting, fetch, decode, score or scan, stability, evidence; then as the state.", examples=["scan"]
     )
     fraction: float = Field(ge=0, le=1, description="Of all the work.")
     eta_s: float | None = Field(description="Seconds left, as the time so far lets expect.")
@@ -103,6 +122,7 @@ class JobLinks(_Record):
 
     self: str
     events: str = Field(description="Server-sent events while it is under way.")
+    views: str = Field(description="Its pictures: this, the name of a view of its evidence, and `.png`.")
 
 
 class Job(_Record):
@@ -124,6 +144,8 @@ class Job(_Record):
     sha256: str | None = Field(description="None until it has been fetched.")
     url: str | None = Field(description="Where it is fetched from, without the query.")
     thorough: bool
+    evidence: bool
+    stability: bool
     from_store: bool = Field(description="Answered by an earlier job for the same bytes.")
     created_at: datetime | None
     started_at: datetime | None

@@ -1,12 +1,14 @@
 """From a file on disk to an answer: decode in threads that wait for the decoder's processes, then score."""
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -16,12 +18,15 @@ from app.engines import Engine
 from app.observability.metrics import Stage
 from app.observability.telemetry import Telemetry
 from app.problems import Problem
-from specsem.media import Clip, MediaInfo, SamplePlan, Window
-from specsem.pipeline import SCAN_BATCH, assemble
-from specsem.result import ScoredFile
+from specsem.errors import MediaError
+from specsem.explain import pictures_of, stability_of
+from specsem.media import DELIVERIES, Clip, Delivery, MediaInfo, SamplePlan, Window
+from specsem.pipeline import SCAN_BATCH, Options, StopWatch, assemble
+from specsem.result import ScoredFile, Stability
 
 if TYPE_CHECKING:
-    from specsem.scorer import WindowScore
+    from specsem.scorer import ClipVerdict, WindowScore
+    from specsem.views import Picture
 
 __all__ = ["Decoder", "Scan", "Scoring"]
 
@@ -29,6 +34,8 @@ T = TypeVar("T")
 
 Progress = Callable[[str, float], None]
 """Told (stage, fraction of all work that is done)."""
+Pictures = Callable[["list[Picture]"], Awaitable[None]]
+"""Takes the views of a file."""
 
 
 class Scan(Protocol):
@@ -81,21 +88,31 @@ class Scoring:
         *,
         name: str,
         sha256: str,
-        thorough: bool,
+        options: Options = Options(),
         timeout_s: float | None = None,
         lane: Lane = "interactive",
         on_progress: Progress | None = None,
+        on_pictures: Pictures | None = None,
     ) -> ScoredFile:
         """The answer for a file; ``name`` is what the answer calls it.
 
         ``timeout_s`` takes the place of a request's. ``on_progress`` hears the stage and the fraction of all
-        work that is done, maybe in another thread.
+        work that is done, maybe in another thread. ``on_pictures`` takes the views, where evidence is asked
+        for; without it none are made.
 
         Raises:
             MediaError: this file can't be scored.
             Problem: ``not_ready`` or ``deadline_exceeded`` (503).
         """
-        work = self._score(path, name=name, sha256=sha256, thorough=thorough, lane=lane, tell=on_progress)
+        work = self._score(
+            path,
+            name=name,
+            sha256=sha256,
+            options=options,
+            lane=lane,
+            tell=on_progress,
+            on_pictures=on_pictures,
+        )
         return await self._within_time(work, timeout_s)
 
     def close(self) -> None:
@@ -104,43 +121,87 @@ class Scoring:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     async def _score(
-        self, path: Path, *, name: str, sha256: str, thorough: bool, lane: Lane, tell: Progress | None
+        self,
+        path: Path,
+        *,
+        name: str,
+        sha256: str,
+        options: Options,
+        lane: Lane,
+        tell: Progress | None,
+        on_pictures: Pictures | None,
     ) -> ScoredFile:
-        begun = time.monotonic()
-        if thorough:
-            clip, scores = await self._scan(path, tell, lane)
+        begun, clock = time.monotonic(), StopWatch()
+        pictured = options.evidence and on_pictures is not None
+        # About: what takes how long depends on the file and the device.
+        share = 1.0 / (1.0 + len(DELIVERIES) * options.stability + 0.5 * pictured)
+
+        def say(stage: str, units: float) -> None:
+            if tell:
+                tell(stage, share * units)
+
+        if options.thorough:
+            clip, scores = await self._scan(path, say if tell else None, lane, options)
             verdict = await self._engine.judge(clip, scores)
-            forward_s = max(0.0, time.monotonic() - begun - clip.decode_ms / 1e3)
         else:
-            if tell:
-                tell("decode", 0.0)
-            clip = await self._in_thread(
-                lambda cancel: self._decoder.decode(path, self._engine.plan, cancel=cancel), "decode", lane
+            say("decode", 0.0)
+            clip = await self._decode(path, self._engine.plan, lane)
+            clock.decoded()
+            say("score", 0.5)
+            verdict = await self._engine.score(clip, lane=lane, gates=options.evidence)
+        clock.scored(clip)
+        stability = None
+        if options.stability:
+            sampled = verdict
+            if options.thorough:  # deliveries are sampled: so is what they are compared with
+                again = await self._decode(path, self._engine.plan, lane)
+                sampled = await self._engine.score(again, lane=lane)
+            trials: dict[Delivery, ClipVerdict] = {}
+            for done, delivery in enumerate(DELIVERIES):
+                say("stability", 1.0 + done)
+                plan = replace(self._engine.plan, delivery=delivery)
+                with contextlib.suppress(MediaError):  # too few frames for half of them, say
+                    trials[delivery] = await self._engine.score(
+                        await self._decode(path, plan, lane), lane=lane
+                    )
+            stability = stability_of(sampled, trials)
+            clock.lap("stability")
+        pictures: list[Picture] = []
+        if pictured and on_pictures is not None:
+            say("evidence", 1.0 / share - 0.5)
+            pictures = await self._in_thread(
+                lambda cancel: pictures_of(
+                    lambda plan: self._decoder.decode(path, plan, cancel=cancel),
+                    self._engine.plan,
+                    verdict,
+                    self._engine.record,
+                )
             )
-            decoded = time.monotonic()
-            if tell:
-                tell("score", 0.5)  # about: which of the two takes longer depends on the file and the device
-            verdict = await self._engine.score(clip, lane=lane)
-            forward_s = time.monotonic() - decoded
-        ended = time.monotonic()
-        timing_ms = {
-            "decode": clip.decode_ms,
-            "forward": forward_s * 1e3,
-            "total": (ended - begun) * 1e3,
-        }
+            await on_pictures(pictures)
+            clock.lap("evidence")
         answer = assemble(
             path=name,
             sha256=sha256,
             clip=clip,
             verdict=verdict,
             record=self._engine.record,
-            timing_ms=timing_ms,
+            timing_ms=clock.timing_ms,
+            options=options,
+            stability=stability,
+            views=[picture.view for picture in pictures],
         )
-        self._telemetry.stage("total", begun, ended, lane=lane)
+        self._telemetry.stage("total", begun, time.monotonic(), lane=lane)
         self._telemetry.metrics.verdict(answer)
         return answer
 
-    async def _scan(self, path: Path, tell: Progress | None, lane: Lane) -> "tuple[Clip, list[WindowScore]]":
+    async def _decode(self, path: Path, plan: SamplePlan, lane: Lane) -> Clip:
+        return await self._in_thread(
+            lambda cancel: self._decoder.decode(path, plan, cancel=cancel), "decode", lane
+        )
+
+    async def _scan(
+        self, path: Path, tell: Progress | None, lane: Lane, options: Options
+    ) -> "tuple[Clip, list[WindowScore]]":
         """The whole time line in constant memory: the decoder waits while the engine scores a handful."""
         loop = asyncio.get_running_loop()
         pending: list[Future[list[WindowScore]]] = []
@@ -151,7 +212,7 @@ class Scoring:
             with self._decoder.scan(path, self._engine.plan, cancel=cancel) as windows:
                 while batch := list(islice(windows, SCAN_BATCH)):
                     # A scan is long anyway: nobody who waits for a single clip should wait for it.
-                    scored = self._engine.score_windows(batch, lane="bulk")
+                    scored = self._engine.score_windows(batch, lane="bulk", gates=options.evidence)
                     pending[:] = [asyncio.run_coroutine_threadsafe(scored, loop)]
                     scores += pending[0].result()
                     if tell and duration_s > 0:

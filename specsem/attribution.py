@@ -1,7 +1,7 @@
 """Which family of generators a generated clip looks like: the nearest mean, or none that is known.
 
-The head is fitted by ``specsem.training.attribution`` to what the frozen semantic tower sees; its probabilities
-are calibrated on clips of sources that it had not seen, most of them of families that it doesn't know.
+The head is fitted by ``specsem.training.attribution`` to what the frozen semantic tower sees; its
+probabilities are calibrated on clips of sources that it had not seen, many of families that it doesn't know.
 
 Shape letters: D features, Q principal components, K families.
 """

@@ -45,6 +45,7 @@ COMMANDS_ELSEWHERE = {
     "ablate": "specsem.training.ablation:ablate",
     "evaluate": "specsem.evaluation.run:evaluate",
     "scaling": "specsem.evaluation.scaling_report:scaling",
+    "references": "specsem.training.references:references",
 }
 
 EXIT_UNSCORED = 1
@@ -138,6 +139,18 @@ def score(
     thorough: Annotated[
         bool, typer.Option("--thorough", help="Look at the whole time line, not at windows spread over it.")
     ] = False,
+    evidence: Annotated[
+        Path | None,
+        typer.Option(
+            "--evidence",
+            metavar="DIR",
+            help="Say what the score stands on, and draw what the model saw into this folder.",
+        ),
+    ] = None,
+    stability: Annotated[
+        bool,
+        typer.Option("--stability", help="Score it again after cheap deliveries: does the verdict survive?"),
+    ] = False,
     model: ModelOption = DEFAULT_MODEL,
     device: DeviceOption = Device.AUTO,
     policy: Annotated[
@@ -159,7 +172,8 @@ def score(
         pool = stack.enter_context(DecoderPool(workers=workers))
 
         from specsem.files import find_sources, score_files  # bring torch, while the decoders start
-        from specsem.output import JsonLines, ProgressBar, Report
+        from specsem.output import JsonLines, PictureFolder, ProgressBar, Report
+        from specsem.pipeline import Options
         from specsem.scorer import Scorer
 
         sources = [_spooled(source, stack) for source in find_sources(paths)]
@@ -172,10 +186,11 @@ def score(
             sources,
             pool=pool,
             scorer=scorer,
-            thorough=thorough,
+            options=Options(thorough=thorough, evidence=evidence is not None, stability=stability),
             workers=workers,
             batch=1 if str(scorer.device) == "cpu" else 8,  # a CPU gains nothing from waiting for more
             on_progress=bar.advance_within,
+            on_pictures=PictureFolder(evidence).write if evidence else None,
         )
         stack.enter_context(contextlib.closing(outcomes))
         for outcome in outcomes:
@@ -461,6 +476,25 @@ def scaling(
     """
     ks = {"ks": k} if k else {}
     _elsewhere("scaling")(tables, out, size_name=size_name, targets=target or (), draws=draws, **ks)
+
+
+@app.command(cls=_ManyValues, no_args_is_help=True)
+def references(
+    data: DataOption,
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE...", help="Scores of cross-validation (scores.jsonl): for the families."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="One of `specsem models`, or a folder that `train` wrote.")
+    ] = DEFAULT_MODEL,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that decode.")] = 2,
+) -> None:
+    """Make what evidence is shown beside: the camera clips' mean spectrum, and the known generators."""
+    _require(*data, *(scores or []))
+    made = _elsewhere("references")(data, scores or (), model=model, processes=processes)
+    for name, what in made.items():
+        typer.echo(f"{name}: {what}")
 
 
 def _require(*files: Path) -> None:

@@ -15,14 +15,16 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from specsem.errors import Cancelled, MediaError, NotFound, SpecSemError
 from specsem.media import Clip, DecoderPool
-from specsem.pipeline import assemble, file_sha256, printable_path, scan
+from specsem.pipeline import Options, assemble, file_sha256, printable_path, score_file
 from specsem.result import ErrorBody, FailedFile, ScoredFile
-from specsem.scorer import ClipVerdict, Scorer
+from specsem.scorer import Scorer
+from specsem.views import Picture
 
 __all__ = ["Answer", "Outcome", "Source", "failed", "find_sources", "score_files"]
 
@@ -83,10 +85,11 @@ def score_files(
     *,
     pool: DecoderPool,
     scorer: Scorer,
-    thorough: bool = False,
+    options: Options = Options(),  # noqa: B008  frozen
     workers: int = 2,
     batch: int = 8,
     on_progress: Callable[[float], None] | None = None,
+    on_pictures: Callable[[Source, list[Picture]], None] | None = None,
 ) -> Generator[Outcome, None, None]:
     """One outcome for each source, in the order of the sources, each as soon as it is known.
 
@@ -99,13 +102,21 @@ def score_files(
         sources: What to score.
         pool: Where files are decoded.
         scorer: What judges them.
-        thorough: Scan each file whole. Files then take turns: one keeps the decoder and the model busy.
+        options: What is asked for. Beyond the fast path files take turns: one keeps decoder and model busy.
         workers: Files that are decoded at the same time.
         batch: Clips of one forward, at most.
         on_progress: Told the fraction of the present file that is done; only when ``thorough``.
+        on_pictures: Takes the views of a file, where evidence is asked for; without it none are made.
     """
-    if thorough:
-        outcomes = _in_turn(sources, pool, scorer, on_progress)
+    if options != Options():
+        outcomes = _in_turn(
+            sources,
+            pool=pool,
+            scorer=scorer,
+            options=options,
+            on_progress=on_progress,
+            on_pictures=on_pictures,
+        )
     else:
         outcomes = _overlapped(sources, pool, scorer, workers, batch)
     return _without_what_lies_beside(outcomes)
@@ -130,24 +141,32 @@ def _without_what_lies_beside(outcomes: Generator[Outcome, None, None]) -> Gener
 
 def _in_turn(
     sources: Iterable[Source],
+    *,
     pool: DecoderPool,
     scorer: Scorer,
+    options: Options,
     on_progress: Callable[[float], None] | None,
+    on_pictures: Callable[[Source, list[Picture]], None] | None,
 ) -> Generator[Outcome, None, None]:
     cancel = threading.Event()
 
     def score(source: Source) -> ScoredFile:
-        begin = time.perf_counter()
-        duration_s = pool.probe(source.path).duration_s if on_progress else 0.0
+        duration_s = pool.probe(source.path).duration_s if on_progress and options.thorough else 0.0
 
         def tell(seconds: float) -> None:
             if on_progress and duration_s > 0:
                 on_progress(min(1.0, seconds / duration_s))
 
-        clip, verdict = scan(source.path, pool=pool, scorer=scorer, cancel=cancel, on_progress=tell)
-        total_ms = (time.perf_counter() - begin) * 1e3
-        timing_ms = {"decode": clip.decode_ms, "forward": total_ms - clip.decode_ms, "total": total_ms}
-        return _answer(source, _Decoded(clip, file_sha256(source.path)), verdict, scorer, timing_ms)
+        return score_file(
+            source.path,
+            pool=pool,
+            scorer=scorer,
+            options=options,
+            name=source.name,
+            cancel=cancel,
+            on_progress=tell,
+            on_pictures=partial(on_pictures, source) if on_pictures else None,
+        )
 
     try:
         for source in sources:
@@ -212,20 +231,15 @@ def _judge(ready: Sequence[tuple[Source, _Decoded | FailedFile]], scorer: Scorer
             "forward": forward_ms,
             "total": item.clip.decode_ms + forward_ms,
         }
-        yield Outcome(source, _answer(source, item, next(verdicts), scorer, timing_ms))
-
-
-def _answer(
-    source: Source, decoded: _Decoded, verdict: ClipVerdict, scorer: Scorer, timing_ms: dict[str, float]
-) -> ScoredFile:
-    return assemble(
-        path=source.name,
-        sha256=decoded.sha256,
-        clip=decoded.clip,
-        verdict=verdict,
-        record=scorer.record,
-        timing_ms=timing_ms,
-    )
+        answer = assemble(
+            path=source.name,
+            sha256=item.sha256,
+            clip=item.clip,
+            verdict=next(verdicts),
+            record=scorer.record,
+            timing_ms=timing_ms,
+        )
+        yield Outcome(source, answer)
 
 
 def _attempt(source: Source, work: Callable[[Source], T]) -> T | FailedFile:

@@ -13,7 +13,7 @@ first), D width, h and w the sides of a feature map.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -361,7 +361,7 @@ class _TowerBranch(_Branch):
         for i, (block, merge) in enumerate(zip(layers(self.tower), self.merging, strict=True)):
             spec_NLD = block(spec_NLD)
             if semantics:
-                spec_NLD, gate_NLD = merge.merge(semantics[i].flatten(0, 1), spec_NLD)
+                spec_NLD, gate_NLD = cast(Merging, merge).merge(semantics[i].flatten(0, 1), spec_NLD)
                 if gate_NLD is not None and gates is not None:
                     gate_BTL = gate_NLD[:, 1:].mean(-1).reshape(B, T, -1)
                     gates.append(gate_BTL.mean(1).reshape(B, 1, *self.tower.grid_size))
@@ -408,7 +408,7 @@ class _ConvBranch(_Branch):
                 sem_BNhwD = _under_crops(semantics[i], boxes_BN4, side)
                 sem_B1NhwD = sem_BNhwD[:, None]  # not expanded: what stands for all T is mapped once
                 spec_BTNhwD = x_NCHW.reshape(B, T, N, *x_NCHW.shape[1:]).movedim(3, -1)
-                merged_BTNhwD, gate_BTNhwD = merge.merge(sem_B1NhwD, spec_BTNhwD)
+                merged_BTNhwD, gate_BTNhwD = cast(Merging, merge).merge(sem_B1NhwD, spec_BTNhwD)
                 if gate_BTNhwD is not None and gates is not None:
                     gates.append(gate_BTNhwD.mean(-1).mean(1))
                 x_NCHW = merged_BTNhwD.movedim(-1, 3).flatten(0, 2)

@@ -5,8 +5,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,10 +22,23 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from specsem.errors import SpecSemError
 from specsem.registry import ModelRecord
 from specsem.result import FailedFile, ScoredFile, Segment
 
-__all__ = ["JsonLines", "ProgressBar", "Report", "keys_table", "models_table", "time_line"]
+__all__ = [
+    "JsonLines",
+    "PictureFolder",
+    "ProgressBar",
+    "Report",
+    "keys_table",
+    "models_table",
+    "time_line",
+]
+
+if TYPE_CHECKING:
+    from specsem.files import Source
+    from specsem.views import Picture
 
 STYLES = {"generated": "bold red", "authentic": "bold green", "inconclusive": "bold yellow"}
 BARS = "▁▂▃▄▅▆▇█"
@@ -45,6 +59,33 @@ class JsonLines:
 
     def close(self) -> None:
         """Nothing is left to say."""
+
+
+class PictureFolder:
+    """The views of files, each in a folder of its own under ``root``: the file's name, its number in front.
+
+    Raises:
+        SpecSemError: it can't be written to.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._count = 0
+
+    def write(self, source: "Source", pictures: Sequence["Picture"]) -> None:
+        """Write one file's, with a page of their captions."""
+        self._count += 1
+        folder = self._root / f"{self._count:03}-{_visible(source.path.name)}"
+        captions = "".join(f"{picture.view.name}.png\n{picture.view.caption}\n\n" for picture in pictures)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for picture in pictures:
+                (folder / f"{picture.view.name}.png").write_bytes(picture.png)
+            (folder / "captions.txt").write_text(captions, encoding="utf-8")
+        except OSError as error:
+            raise SpecSemError(
+                f"The pictures can't be written to {self._root} ({error.strerror})."
+            ) from error
 
 
 class Report:
@@ -124,6 +165,8 @@ class Report:
         self._row("model", f"{answer.model.name} {answer.model.version} ({answer.model.sha256[:12]})")
         for warning in answer.warnings:
             self._row("warning", warning)
+        for finding in answer.findings:
+            self._row("found", finding.text)
 
     def _row(self, label: str, *parts: str | Text) -> None:
         self._print(Text.assemble((f"  {label:<10}  ", "dim"), *parts))

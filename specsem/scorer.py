@@ -5,7 +5,7 @@ Shape letters: B windows, T frames, N crops, H height, W width, C colours, D fea
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from statistics import median
@@ -17,12 +17,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from specsem.attribution import Attributor
 from specsem.calibration import Calibration
 from specsem.errors import DeviceLost, ModelError, WeightsCorrupt
 from specsem.media import Clip, Window
 from specsem.model import SpecSemConfig, SpecSemNet
 from specsem.registry import DEFAULT_MODEL, ModelRecord, get_model
-from specsem.result import Reason, Segment, Threshold, Verdict
+from specsem.result import Attribution, Reason, Segment, Threshold, Verdict
 from specsem.spectral import high_pass, luma
 
 __all__ = ["ClipVerdict", "Scorer", "WindowScore"]
@@ -60,6 +61,12 @@ class ClipVerdict:
     threshold: Threshold
     reasons: list[Reason]
     segments: list[Segment]
+    scores: Sequence[WindowScore] = ()
+    """Of the windows, one a segment."""
+    outside: Mapping[Reason, tuple[float, float]] = field(default_factory=dict)
+    """What lies outside of the model's domain: the measure, and its limit."""
+    attribution: Attribution | None = None
+    """Which family of generators it looks like, if it is generated; None where the model can't tell any."""
 
 
 class Scorer:
@@ -85,6 +92,7 @@ class Scorer:
         self.device = resolve_device(device)
         self.policy = policy
         self.calibration = Calibration.load(self.record.folder)
+        self.attributor = Attributor.load(self.record)
         self.threshold = self.calibration.threshold(policy)
         config = SpecSemConfig.from_dict(self.record.config)
         self.plan = config.plan()
@@ -135,9 +143,10 @@ class Scorer:
                 raise DeviceLost("The accelerator failed; the process must be started anew.") from error
         return scores
 
-    def score_batch(self, clips: Sequence[Clip]) -> list[ClipVerdict]:
+    def score_batch(self, clips: Sequence[Clip], *, gates: bool = False) -> list[ClipVerdict]:
         """One verdict a clip, in order; the windows of all clips share the forwards."""
-        scores = iter(self.score_windows([window for clip in clips for window in clip.windows]))
+        windows = [window for clip in clips for window in clip.windows]
+        scores = iter(self.score_windows(windows, gates=gates))
         return [self.judge(clip, [next(scores) for _ in clip.windows]) for clip in clips]
 
     def judge(self, clip: Clip, scores: Sequence[WindowScore]) -> ClipVerdict:
@@ -148,7 +157,8 @@ class Scorer:
         logits = [s.logit for s in scores]
         logit = sum(logits) / len(logits)
         score = self.calibration.probability(logit)
-        reasons = self._reasons(clip, scores)
+        outside = self._outside(clip, scores)
+        reasons = list(outside)
         verdict: Verdict
         if reasons:
             verdict = "inconclusive"
@@ -170,31 +180,54 @@ class Scorer:
             threshold=self.threshold,
             reasons=reasons,
             segments=segments,
+            scores=scores,
+            outside=outside,
+            attribution=self._attribute(scores),
         )
 
-    def _reasons(self, clip: Clip, scores: Sequence[WindowScore]) -> list[Reason]:
-        """Why no verdict should be trusted, whatever the score says; empty if nothing speaks against one."""
+    def _outside(self, clip: Clip, scores: Sequence[WindowScore]) -> dict[Reason, tuple[float, float]]:
+        """Why no verdict should be trusted, whatever the score says; empty if nothing speaks against one.
+
+        For each reason the measure and its limit; for ``unstable`` the lowest and the highest score that
+        leaving out one window would give.
+        """
         domain = self.calibration.domain
         features_D = np.mean([s.features_D for s in scores], axis=0)
-        found: dict[Reason, bool] = {
-            "too_short": clip.info.frames_scored < self.plan.frames
-            or clip.coverage.analysed_s < domain.min_analysed_s,
-            "too_small": min(clip.info.width, clip.info.height) < domain.min_side,
-            "static": median(s.motion for s in scores) < domain.min_motion,
-            "low_quality": max(s.detail for s in scores) < domain.min_detail,
-            "out_of_domain": self.calibration.distance(features_D.tolist()) > domain.max_distance,
-            "unstable": self._unstable([s.logit for s in scores]),
-        }
-        return [reason for reason, holds in found.items() if holds]
+        frames, analysed_s = clip.info.frames_scored, clip.coverage.analysed_s
+        side, motion = min(clip.info.width, clip.info.height), median(s.motion for s in scores)
+        detail = max(s.detail for s in scores)
+        distance = self.calibration.distance(features_D.tolist())
+        found: dict[Reason, tuple[float, float]] = {}
+        if frames < self.plan.frames:
+            found["too_short"] = (frames, self.plan.frames)
+        elif analysed_s < domain.min_analysed_s:
+            found["too_short"] = (analysed_s, domain.min_analysed_s)
+        if side < domain.min_side:
+            found["too_small"] = (side, domain.min_side)
+        if motion < domain.min_motion:
+            found["static"] = (motion, domain.min_motion)
+        if detail < domain.min_detail:
+            found["low_quality"] = (detail, domain.min_detail)
+        if distance > domain.max_distance:
+            found["out_of_domain"] = (distance, domain.max_distance)
+        if (turned := self._turned_by_one([s.logit for s in scores])) is not None:
+            found["unstable"] = turned
+        return found
 
-    def _unstable(self, logits: Sequence[float]) -> bool:
-        """Whether leaving out one window would turn the verdict into its opposite."""
+    def _turned_by_one(self, logits: Sequence[float]) -> tuple[float, float] | None:
+        """The scores between which leaving out one window turns the verdict into its opposite, if it does."""
         if len(logits) < 2:
-            return False
+            return None
         total = sum(logits)
         means = [(total - left_out) / (len(logits) - 1) for left_out in logits]
         lowest, highest = self.calibration.probability(min(means)), self.calibration.probability(max(means))
-        return lowest < self.threshold.lower and highest >= self.threshold.value
+        turns = lowest < self.threshold.lower and highest >= self.threshold.value
+        return (lowest, highest) if turns else None
+
+    def _attribute(self, scores: Sequence[WindowScore]) -> Attribution | None:
+        if self.attributor is None:
+            return None
+        return self.attributor.guess(np.mean([s.shown_D for s in scores], axis=0))
 
     @torch.inference_mode()
     def _forward(self, windows: Sequence[Window], gates: bool) -> list[WindowScore]:

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from safetensors import safe_open
 
 from specsem.media import MediaInfo, SamplePlan, Window
+from specsem.model import SpecSemConfig
 from specsem.registry import ModelRecord
 from specsem.result import View
 from specsem.spectral import high_pass, luma
@@ -96,7 +97,7 @@ def log_spectrum(pixels_TNHWC: UInt8, radius: float) -> Float32:
     0..1; frequencies that the residual lacks are at the floor of 1e-3.
     """
     side_H, side_W = pixels_TNHWC.shape[2:4]
-    r_TNHW = high_pass(luma(torch.from_numpy(np.ascontiguousarray(pixels_TNHWC))) / 255.0, radius)
+    r_TNHW = high_pass(luma(torch.tensor(pixels_TNHWC)) / 255.0, radius)
     hann_HW = torch.outer(torch.hann_window(side_H), torch.hann_window(side_W))
     magnitude_TNHW = torch.fft.fft2(r_TNHW * hann_HW).abs()
     mean_HW = magnitude_TNHW.clamp(min=1e-3).log10().mean(dim=(0, 1))
@@ -104,10 +105,10 @@ def log_spectrum(pixels_TNHWC: UInt8, radius: float) -> Float32:
     return spectrum_HW
 
 
-def draw(
-    looks: Sequence[Look], info: MediaInfo, *, radius: float, reference: CameraSpectrum | None
-) -> list[Picture]:
+def draw(looks: Sequence[Look], info: MediaInfo, record: ModelRecord) -> list[Picture]:
     """The pictures of some windows; the first one's come with the spectrum of camera clips beside its own."""
+    radius = SpecSemConfig.from_dict(record.config).radius
+    reference = CameraSpectrum.load(record)
     pictures: list[Picture] = []
     for look in looks:
         pictures += _draw(look, info, radius, reference, with_reference=not pictures)
@@ -154,8 +155,8 @@ def _draw(
     scale = _scale(reference.mean_HW if reference is not None and comparable else spectrum_HW)
     caption = (
         f"How strong each spatial frequency is in {squares}, the mean of {len(pixels_TNHWC)} frames: the "
-        "coarsest, taken away, in the middle, the finest at the edges; brighter is stronger. Lone bright dots "
-        "are patterns that repeat: upscaling leaves such, and so do codecs and screens."
+        "coarsest, taken away, in the middle, the finest at the edges; brighter is stronger. Lone bright "
+        "dots are patterns that repeat: upscaling leaves such, and so do codecs and screens."
     )
     if reference is not None and comparable:
         caption += " " + _comparison(spectrum_HW, reference)
@@ -164,8 +165,8 @@ def _draw(
         yield picture(
             "reference_spectrum",
             _gray(reference.mean_HW, scale),
-            f"The same of {reference.clips} camera clips from {reference.sources} sources, their mean, on the "
-            "same scale of brightness.",
+            f"The same of {reference.clips} camera clips from {reference.sources} sources, their mean, on "
+            "the same scale of brightness.",
         )
 
     if look.gate_Nhw.size:
@@ -199,7 +200,7 @@ def _frame(frame_HWC: UInt8, info: MediaInfo) -> Image.Image:
 
 def _residual(pixels_NHWC: UInt8, radius: float) -> tuple[UInt8, float]:
     """As a picture, and its standard deviation, 0..255."""
-    x_NCHW = torch.from_numpy(np.ascontiguousarray(pixels_NHWC)).movedim(-1, -3) / 255.0
+    x_NCHW = torch.tensor(pixels_NHWC).movedim(-1, -3) / 255.0
     r_NCHW = high_pass(x_NCHW, radius)
     shown_NCHW = (127.5 + 255.0 * RESIDUAL_GAIN * r_NCHW).round().clamp(0, 255).to(torch.uint8)
     return shown_NCHW.movedim(-3, -1).numpy(), 255.0 * float(r_NCHW.std())

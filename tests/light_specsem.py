@@ -5,8 +5,11 @@ Run as a script: same arguments, same exit codes. The score of a window is its m
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import numpy.typing as npt
 
 from specsem.media import Clip, SamplePlan, Window
 from specsem.registry import get_model
@@ -20,6 +23,9 @@ class Light:
     start_s: float
     end_s: float
     score: float
+    logit: float = 0.0
+    semantic_logit: float = 0.0
+    gate_Nhw: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
 
 
 class Scorer:
@@ -35,10 +41,10 @@ class Scorer:
     def warm_up(self) -> float:
         return 0.0
 
-    def score_windows(self, windows: Sequence[Window]) -> list[Light]:
+    def score_windows(self, windows: Sequence[Window], *, gates: bool = False) -> list[Light]:
         return [Light(w.start_s, w.end_s, float(w.frames_THWC.mean()) / 255) for w in windows]
 
-    def score_batch(self, clips: Sequence[Clip]) -> list[SimpleNamespace]:
+    def score_batch(self, clips: Sequence[Clip], *, gates: bool = False) -> list[SimpleNamespace]:
         return [self.judge(clip, self.score_windows(clip.windows)) for clip in clips]
 
     def judge(self, _clip: Clip, scores: Sequence[Light]) -> SimpleNamespace:
@@ -50,6 +56,9 @@ class Scorer:
             threshold=self.threshold,
             reasons=["between_thresholds"],
             segments=[Segment(start_s=s.start_s, end_s=s.end_s, score=s.score) for s in scores],
+            scores=scores,
+            outside={},
+            attribution=None,
         )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from specsem.errors import Cancelled, MediaError
 from specsem.media import DecoderPool
-from specsem.pipeline import file_sha256, score_file
+from specsem.pipeline import Options, file_sha256, score_file
 from specsem.result import ScoredFile
 from specsem.scorer import Scorer
 
@@ -42,7 +42,7 @@ def test_twice_the_same_file_is_twice_the_same_answer(parts: dict, drawn_clip: P
 
 def test_thorough_covers_the_whole_time_line_and_tells_its_progress(parts: dict, drawn_clip: Path) -> None:
     heard: list[float] = []
-    answer = score_file(drawn_clip, **parts, thorough=True, on_progress=heard.append)
+    answer = score_file(drawn_clip, **parts, options=Options(thorough=True), on_progress=heard.append)
     assert answer.coverage.fraction == pytest.approx(1.0, abs=0.01)
     assert answer.segments[0].start_s == 0
     for before, after in zip(answer.segments, answer.segments[1:], strict=False):

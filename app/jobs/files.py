@@ -1,11 +1,13 @@
-"""The media of jobs: a folder for each, on disk for good before its row is."""
+"""The media of jobs, a folder for each, on disk for good before its row is; and the pictures of their answers,
+one archive a job, on disk for good before the answer is."""
 
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from app.folders import sync
@@ -14,6 +16,7 @@ from app.uploads import MEDIA_FILE, PRIVATE
 __all__ = ["JobFiles"]
 
 PART = ".part"
+VIEWS = ".views"
 OURS = re.compile(r"[0-9a-f]{32}((\.[0-9a-f]{8})?\.part)?")
 
 
@@ -70,6 +73,52 @@ class JobFiles:
     def remove(self, job_id: str) -> None:
         """Remove a job's media, if there are any."""
         shutil.rmtree(self._root / job_id, ignore_errors=True)
+
+    def write_views(self, job_id: str, pngs: Mapping[str, bytes]) -> None:
+        """Keep a job's pictures by name, in place of any before. Raises ``OSError``."""
+        part = self._root / f"{job_id}.{secrets.token_hex(4)}{PART}"
+        part.mkdir(mode=PRIVATE)  # what is left half made goes as any other part does
+        try:
+            archive = part / MEDIA_FILE
+            with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
+                for name, png in pngs.items():
+                    file.writestr(zipfile.ZipInfo(f"{name}.png"), png)
+            sync(archive)
+            archive.replace(self._views(job_id))
+            sync(self._root)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+    def share_views(self, of: str, job_id: str) -> None:
+        """Give a job the pictures of another, whose answer it gets; none where that has none.
+
+        Raises ``OSError``.
+        """
+        if self._views(of).exists():
+            self.remove_views(job_id)
+            self._views(job_id).hardlink_to(self._views(of))
+
+    def view(self, job_id: str, name: str) -> bytes | None:
+        """A picture; None where there is none of this name."""
+        try:
+            with zipfile.ZipFile(self._views(job_id)) as file:
+                return file.read(f"{name}.png")
+        except (FileNotFoundError, KeyError):
+            return None
+
+    def remove_views(self, job_id: str) -> None:
+        """Remove a job's pictures, if there are any."""
+        self._views(job_id).unlink(missing_ok=True)
+
+    def views_older_than(self, age_s: float) -> Iterator[str]:
+        """Ids of jobs whose pictures are of at least this age."""
+        limit = time.time() - age_s
+        for archive in self._root.glob(f"*{VIEWS}"):
+            if _written_at(archive) <= limit:
+                yield archive.stem
+
+    def _views(self, job_id: str) -> Path:
+        return self._root / f"{job_id}{VIEWS}"
 
     def older_than(self, age_s: float) -> Iterator[str]:
         """Ids of folders of at least this age; what was left half made is removed on the way."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from sqlalchemy import Engine as Database
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -30,7 +30,11 @@ from app.schemas import Video
 from app.settings import Settings
 from app.uploads import Upload, disk_full
 from specsem import __version__
+from specsem.pipeline import Options
 from specsem.result import ScoredFile
+
+if TYPE_CHECKING:
+    from specsem.views import Picture
 
 __all__ = ["Jobs", "Order"]
 
@@ -53,14 +57,14 @@ class Order:
     """How a client wants its job."""
 
     tenant: str
-    thorough: bool
+    options: Options = Options()
     idempotency_key: str | None = None
     fresh: bool = False
     """Done anew though the store knows the answer."""
 
-    def thoroughly(self) -> "Order":
-        """The same, with the whole time line scanned."""
-        return replace(self, thorough=True)
+    def also(self, options: Options) -> "Order":
+        """The same, with what these options ask for as well."""
+        return replace(self, options=self.options.also(options))
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +219,11 @@ class Jobs:
     def _delete(self, tenant: str, job_id: str) -> None:
         self._store.remove(tenant, job_id)
         self._files.remove(job_id)
+        self._files.remove_views(job_id)
+
+    async def view(self, job: JobRow, name: str) -> bytes | None:
+        """The PNG of one of a job's views; None where it has none of this name."""
+        return await asyncio.to_thread(self._files.view, job.id, name)
 
     def made_by(self) -> str | None:
         """What an answer of this process stands on; None before the model is loaded."""
@@ -259,6 +268,10 @@ class Jobs:
         if made_by is None:
             return None
         return await self._run(self._known_answer, job, sha256, made_by)
+
+    async def keep_views(self, job: JobRow, pictures: "Sequence[Picture]") -> None:
+        """Keep the pictures of a job, before its answer names them. Raises ``OSError``."""
+        await asyncio.to_thread(self._files.write_views, job.id, {p.view.name: p.png for p in pictures})
 
     async def finish(self, job: JobRow, finished: Finished) -> bool:
         """End it, then let its media go. False: it is no longer the caller's. Raises ``SQLAlchemyError``."""
@@ -324,6 +337,11 @@ class Jobs:
             ids = present[first : first + 500]
             for job_id in set(ids) - store.in_need_of_media(ids):
                 self._files.remove(job_id)
+        with_views = list(self._files.views_older_than(ORPHAN_S))
+        for first in range(0, len(with_views), 500):
+            ids = with_views[first : first + 500]
+            for job_id in set(ids) - store.with_answer(ids):
+                self._files.remove_views(job_id)
 
     # -- how ------------------------------------------------------------------------------------------------
 
@@ -359,7 +377,7 @@ class Jobs:
             filename=filename,
             bytes=bytes,
             sha256=sha256,
-            thorough=order.thorough,
+            options=order.options,
             keep_media=self._settings.keep_media,
             idempotency_key=order.idempotency_key,
             url=url,
@@ -415,8 +433,12 @@ class Jobs:
         return row
 
     def _known_answer(self, job: NewJob | JobRow, sha256: str, made_by: str) -> Finished | None:
-        known = self._store.find_alike(job.tenant, sha256, thorough=job.thorough, made_by=made_by)
+        known = self._store.find_alike(job.tenant, sha256, options=job.options, made_by=made_by)
         if known is None or known.result is None:
+            return None
+        try:
+            self._files.share_views(known.id, job.id)
+        except OSError:  # it expired meanwhile, say: then it is made anew
             return None
         answer = ScoredFile.model_validate_json(known.result).model_copy(update={"path": job.filename})
         return Finished(result=answer.model_dump_json(), made_by=made_by, from_store=True)
@@ -433,6 +455,6 @@ class Jobs:
         return first
 
 
-def _request(job: JobRow | NewJob) -> tuple[str | None, bool]:
+def _request(job: JobRow | NewJob) -> tuple[str | None, Options]:
     """What makes two requests the same."""
-    return job.url_sha256 or job.sha256, job.thorough
+    return job.url_sha256 or job.sha256, job.options

@@ -32,6 +32,7 @@ from sqlalchemy.orm import Session, defer
 
 from app.jobs.database import is_sqlite
 from app.jobs.table import JobRow, Status
+from specsem.pipeline import Options
 
 __all__ = ["Census", "Finished", "JobStore", "KeyTaken", "NewJob", "Progress"]
 
@@ -53,7 +54,7 @@ class NewJob:
     filename: str
     bytes: int | None
     sha256: str | None
-    thorough: bool
+    options: Options
     keep_media: bool
     idempotency_key: str | None = None
     url: str | None = None
@@ -118,8 +119,14 @@ class JobStore:
             KeyTaken: by another job of this tenant.
         """
         now = self._now()
+        columns = asdict(job)
         statement = insert(JobRow).values(
-            **asdict(job), status="queued", not_before=now, stage="queued", created_at=now
+            **columns.pop("options"),
+            **columns,
+            status="queued",
+            not_before=now,
+            stage="queued",
+            created_at=now,
         )
         if finished is not None:
             statement = statement.values(**self._ending(finished, ttl_s), keep_media=False)
@@ -142,7 +149,7 @@ class JobStore:
                 select(JobRow).where(JobRow.tenant == tenant, JobRow.idempotency_key == idempotency_key)
             ).scalar_one_or_none()
 
-    def find_alike(self, tenant: str, sha256: str, *, thorough: bool, made_by: str) -> JobRow | None:
+    def find_alike(self, tenant: str, sha256: str, *, options: Options, made_by: str) -> JobRow | None:
         """The tenant's latest answer for the same bytes by the same model with the same options."""
         with self._session(self._engine) as session:
             return session.execute(
@@ -150,7 +157,9 @@ class JobStore:
                 .where(
                     JobRow.tenant == tenant,
                     JobRow.sha256 == sha256,
-                    JobRow.thorough == thorough,
+                    JobRow.thorough == options.thorough,
+                    JobRow.evidence == options.evidence,
+                    JobRow.stability == options.stability,
                     JobRow.made_by == made_by,
                     self._has("done"),
                 )
@@ -313,6 +322,12 @@ class JobStore:
         """Which of these jobs still need their file."""
         with self._session(self._engine) as session:
             return set(session.execute(select(JobRow.id).where(JobRow.id.in_(ids), _needs_media())).scalars())
+
+    def with_answer(self, ids: Sequence[str]) -> set[str]:
+        """Which of these jobs have their answer still, or are on the way to one."""
+        with self._session(self._engine) as session:
+            answered = or_(JobRow.status.in_(("queued", "running")), JobRow.result.is_not(None))
+            return set(session.execute(select(JobRow.id).where(JobRow.id.in_(ids), answered)).scalars())
 
     def media_bytes(self) -> dict[str, int]:
         """Bytes of all files that are still needed, by tenant."""

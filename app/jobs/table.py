@@ -5,6 +5,8 @@ from typing import Literal
 from sqlalchemy import BigInteger, Double, Index, MetaData, Text, UniqueConstraint, false, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from specsem.pipeline import Options
+
 __all__ = ["Base", "JobRow", "KeyRow", "Status"]
 
 Status = Literal["queued", "running", "done", "failed", "expired"]
@@ -51,6 +53,8 @@ class JobRow(Base):
     fresh: Mapped[bool] = mapped_column(server_default=false(), default=False)
     """Done anew though the store knows the answer to these bytes."""
     thorough: Mapped[bool]
+    evidence: Mapped[bool] = mapped_column(server_default=false(), default=False)
+    stability: Mapped[bool] = mapped_column(server_default=false(), default=False)
     keep_media: Mapped[bool]
     idempotency_key: Mapped[str | None] = mapped_column(Text)
 
@@ -75,6 +79,11 @@ class JobRow(Base):
     started_at: Mapped[float | None] = mapped_column(Double)
     finished_at: Mapped[float | None] = mapped_column(Double)
     expires_at: Mapped[float | None] = mapped_column(Double)
+
+    @property
+    def options(self) -> Options:
+        """What of the answer is asked for."""
+        return Options(thorough=self.thorough, evidence=self.evidence, stability=self.stability)
 
 
 class KeyRow(Base):

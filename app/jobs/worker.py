@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -182,10 +183,11 @@ class Worker:
                 self._jobs.path(job),
                 name=job.filename,
                 sha256=sha256,
-                thorough=job.thorough,
+                options=job.options,
                 timeout_s=self._settings.job_timeout_s,
                 lane="bulk",
                 on_progress=watch.tell,
+                on_pictures=partial(self._jobs.keep_views, job),
             )
         except MediaError as error:
             return Finished(error_code=error.code, error_message=error.message)

@@ -6,7 +6,7 @@ from fastapi import Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 
 from app.problems import CODES, MEDIA_TYPE
-from app.schemas import ProblemDocument
+from app.schemas import OPTIONS, ProblemDocument
 
 __all__ = ["KEYED", "answered_headers", "file_body", "problems", "sent_headers"]
 
@@ -50,8 +50,8 @@ def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
     return found
 
 
-def file_body(*, with_json: dict[str, Any] | None = None, thorough: bool = False) -> dict[str, Any]:
-    """``openapi_extra`` of a route that takes a file as a form, maybe with ``thorough``, or as a raw body."""
+def file_body(*, with_json: dict[str, Any] | None = None, options: bool = False) -> dict[str, Any]:
+    """``openapi_extra`` of a route that takes a file as a form, maybe with options, or as a raw body."""
     content: dict[str, Any] = {
         "multipart/form-data": {
             "schema": {
@@ -65,10 +65,10 @@ def file_body(*, with_json: dict[str, Any] | None = None, thorough: bool = False
         "video/*": {"schema": {"type": "string", "format": "binary"}},
         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
     }
-    if thorough:
-        content["multipart/form-data"]["schema"]["properties"]["thorough"] = {
+    for name, description in OPTIONS.items() if options else ():
+        content["multipart/form-data"]["schema"]["properties"][name] = {
             "anyOf": [{"type": "boolean"}, {"type": "string", "enum": ["on", "off"]}],
-            "description": "Scan the whole time line instead of a few windows.",
+            "description": description,
         }
     if with_json is not None:
         content["application/json"] = {"schema": with_json}

@@ -10,8 +10,10 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from app.problems import Problem
+from app.schemas import OPTIONS
+from specsem.pipeline import Options
 
-__all__ = ["IdempotencyKey", "Preferences", "Prefers", "Thorough", "flag", "read_json", "wants_fresh"]
+__all__ = ["Asked", "IdempotencyKey", "Preferences", "Prefers", "asked_in_form", "read_json", "wants_fresh"]
 
 MAX_JSON_BYTES = 64 * 1024
 _FLAGS = {"true": True, "on": True, "false": False, "off": False, "": False}
@@ -28,7 +30,17 @@ IdempotencyKey = Annotated[
     ),
 ]
 
-Thorough = Annotated[bool, Query(description="Scan the whole time line instead of a few windows.")]
+
+def _asked(
+    thorough: Annotated[bool, Query(description=OPTIONS["thorough"])] = False,
+    evidence: Annotated[bool, Query(description=OPTIONS["evidence"])] = False,
+    stability: Annotated[bool, Query(description=OPTIONS["stability"])] = False,
+) -> Options:
+    return Options(thorough=thorough, evidence=evidence, stability=stability)
+
+
+Asked = Annotated[Options, Depends(_asked)]
+"""What the query asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +99,16 @@ async def read_json(request: Request, model: type[Model], *, timeout_s: float) -
         ) from error
 
 
-def flag(fields: dict[str, str], name: str) -> bool:
+def asked_in_form(fields: dict[str, str]) -> Options:
+    """What the fields of a form ask for.
+
+    Raises:
+        RequestValidationError: one says neither yes nor no (422).
+    """
+    return Options(**{name: _flag(fields, name) for name in OPTIONS})
+
+
+def _flag(fields: dict[str, str], name: str) -> bool:
     """A field of a form that says yes or no (as a browser's box does); no where there is none.
 
     Raises:

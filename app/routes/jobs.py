@@ -19,7 +19,15 @@ from app.jobs.service import Order
 from app.jobs.table import JobRow, Status
 from app.problems import Problem
 from app.routes._openapi import KEYED, file_body, problems
-from app.routes._requests import IdempotencyKey, Preferences, Prefers, Thorough, flag, read_json, wants_fresh
+from app.routes._requests import (
+    Asked,
+    IdempotencyKey,
+    Preferences,
+    Prefers,
+    asked_in_form,
+    read_json,
+    wants_fresh,
+)
 from app.routes.videos import STORED, UPLOAD, FileName, arriving, stored
 from app.schemas import Job, JobLinks, JobList, JobProgress, NamedVideo
 from app.services import Services, Tenant
@@ -31,6 +39,7 @@ __all__ = ["SUBMIT", "accepted", "router"]
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"], dependencies=KEYED)
 
 JobId = Annotated[str, Path(description="The id that the submission answered.")]
+ViewName = Annotated[str, Path(description="As `3-residual`.", pattern=r"^\d{1,9}-[a-z-]{1,32}$")]
 
 SUBMIT = ("idempotency_key_reused", "busy", "storage_full", "not_ready")
 CURSOR = r"^[A-Za-z0-9_-]{1,200}$"
@@ -39,13 +48,19 @@ LOOK_S = 0.5
 OVER = frozenset({"done", "failed", "expired"})
 
 
+class PngResponse(Response):
+    """A picture."""
+
+    media_type = "image/png"
+
+
 @router.post(
     "",
     status_code=202,
     summary="Submit a job",
     response_model=Job,
     responses=problems("url_invalid", "url_refused", "invalid_request", *STORED, *UPLOAD, *SUBMIT),
-    openapi_extra=file_body(with_json=NamedVideo.model_json_schema(), thorough=True),
+    openapi_extra=file_body(with_json=NamedVideo.model_json_schema(), options=True),
 )
 async def submit(
     request: Request,
@@ -53,8 +68,8 @@ async def submit(
     *,
     tenant: Tenant,
     prefers: Prefers,
+    options: Asked,
     filename: FileName = "",
-    thorough: Thorough = False,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Takes a video for scoring later, by this process or another: `Location` says where its answer will be.
@@ -66,19 +81,17 @@ async def submit(
     Bytes that were scored before with the same model and options are answered at once (`from_store`), unless
     `Cache-Control: no-cache` is sent. The file is removed once the job has ended.
     """
-    order = Order(tenant, thorough, idempotency_key, fresh=wants_fresh(request))
+    order = Order(tenant, options, idempotency_key, fresh=wants_fresh(request))
     if content_type(request)[0] == "application/json":
         asked = await read_json(request, NamedVideo, timeout_s=parts.settings.upload_idle_s)
-        if asked.thorough:
-            order = order.thoroughly()
+        order = order.also(asked.options)
         if asked.url is not None:
             return accepted(await parts.jobs.submit_url(asked.url, order), prefers)
         assert asked.video is not None  # noqa: S101 - the model wants one of the two
         video, path = await stored(parts, tenant, asked.video)
         return accepted(await parts.jobs.submit_video(video, path, order), prefers)
     async with arriving(request, parts, tenant, filename) as (upload, _):
-        if flag(upload.fields, "thorough"):
-            order = order.thoroughly()
+        order = order.also(asked_in_form(upload.fields))
         return accepted(await parts.jobs.submit_upload(upload, order), prefers)
 
 
@@ -110,6 +123,23 @@ async def get(job_id: JobId, parts: Services, tenant: Tenant) -> Job:
 async def delete(job_id: JobId, parts: Services, tenant: Tenant) -> None:
     """Removes its answer and its media at once; one that is under way is cancelled."""
     await parts.jobs.delete(tenant, job_id)
+
+
+@router.get(
+    "/{job_id}/views/{name}.png",
+    summary="A picture of a job's evidence",
+    response_class=PngResponse,
+    responses=problems("job_not_found", "view_not_found", "invalid_request"),
+)
+async def view(job_id: JobId, name: ViewName, parts: Services, tenant: Tenant) -> Response:
+    """What the model looked at, as the views of the job's `evidence` name it. Removed with the answer."""
+    job = await parts.jobs.find(tenant, job_id)
+    png = await parts.jobs.view(job, name) if _status(job) == "done" else None
+    if png is None:
+        raise Problem("view_not_found", "This job has no picture of this name.")
+    return PngResponse(
+        png, headers={"Content-Disposition": f'inline; filename="{job.id[:8]}-{name}.png"'}
+    )
 
 
 async def _watched(job_id: JobId, parts: Services, tenant: Tenant) -> JobRow:
@@ -161,9 +191,8 @@ def _json(job: Job) -> str:
 
 
 def _described(job: JobRow, *, with_result: bool = True) -> Job:
-    """The job as its client sees it: what is over by the clock is expired, before the janitor comes."""
-    over = job.status in {"done", "failed"} and job.expires_at is not None and job.expires_at <= time.time()
-    status: Status = "expired" if over else job.status
+    """The job as its client sees it."""
+    status = _status(job)
     result: dict[str, Any] | None = None
     if with_result and status == "done" and job.result is not None:
         result = json.loads(job.result)
@@ -173,7 +202,7 @@ def _described(job: JobRow, *, with_result: bool = True) -> Job:
     return Job(
         id=job.id,
         status=status,
-        progress=JobProgress(stage=status if over else job.stage, fraction=job.fraction, eta_s=job.eta_s),
+        progress=JobProgress(stage="expired" if status == "expired" else job.stage, fraction=job.fraction, eta_s=job.eta_s),
         result=result,
         error=error,
         filename=job.filename,
@@ -181,13 +210,25 @@ def _described(job: JobRow, *, with_result: bool = True) -> Job:
         sha256=job.sha256,
         url=job.url,
         thorough=job.thorough,
+        evidence=job.evidence,
+        stability=job.stability,
         from_store=job.from_store,
         created_at=_time(job.created_at),
         started_at=_time(job.started_at),
         finished_at=_time(job.finished_at),
         expires_at=_time(job.expires_at),
-        links=JobLinks(self=f"/v1/jobs/{job.id}", events=f"/v1/jobs/{job.id}/events"),
+        links=JobLinks(
+            self=f"/v1/jobs/{job.id}",
+            events=f"/v1/jobs/{job.id}/events",
+            views=f"/v1/jobs/{job.id}/views/",
+        ),
     )
+
+
+def _status(job: JobRow) -> Status:
+    """What is over by the clock is expired, before the janitor comes."""
+    over = job.status in {"done", "failed"} and job.expires_at is not None and job.expires_at <= time.time()
+    return "expired" if over else job.status
 
 
 def _time(epoch_s: float | None) -> datetime | None:

@@ -8,7 +8,15 @@ from app.disconnect import unless_gone
 from app.jobs.service import Order
 from app.problems import Problem
 from app.routes._openapi import KEYED, file_body, problems
-from app.routes._requests import IdempotencyKey, Preferences, Prefers, Thorough, flag, read_json, wants_fresh
+from app.routes._requests import (
+    Asked,
+    IdempotencyKey,
+    Preferences,
+    Prefers,
+    asked_in_form,
+    read_json,
+    wants_fresh,
+)
 from app.routes.jobs import SUBMIT, accepted
 from app.routes.videos import BAD_FILE, STORED, UPLOAD, FileName, arriving, stored
 from app.schemas import Job, NamedVideo
@@ -36,7 +44,7 @@ BECAME_A_JOB: dict[int | str, dict[str, Any]] = {
     response_model=ScoredFile,
     responses=BECAME_A_JOB
     | problems("url_refused", "invalid_request", *STORED, *UPLOAD, *BAD_FILE, *SUBMIT, "not_ready"),
-    openapi_extra=file_body(with_json=NamedVideo.model_json_schema(), thorough=True),
+    openapi_extra=file_body(with_json=NamedVideo.model_json_schema(), options=True),
 )
 async def score(
     request: Request,
@@ -44,8 +52,8 @@ async def score(
     *,
     tenant: Tenant,
     prefers: Prefers,
+    options: Asked,
     filename: FileName = "",
-    thorough: Thorough = False,
     idempotency_key: IdempotencyKey = None,
 ) -> ScoredFile | Response:
     """The verdict on a video with its time line: the same answer as `specsem score --json` gives.
@@ -57,16 +65,15 @@ async def score(
     """
     if not prefers.respond_async:
         parts.engine.check_ready()
-    order = Order(tenant, thorough, idempotency_key, fresh=wants_fresh(request))
+    order = Order(tenant, options, idempotency_key, fresh=wants_fresh(request))
     if content_type(request)[0] == "application/json":
         return await _score_stored(request, parts, order, prefers)
     async with arriving(request, parts, tenant, filename) as (upload, _):
-        if flag(upload.fields, "thorough"):
-            order = order.thoroughly()
+        order = order.also(asked_in_form(upload.fields))
         if prefers.respond_async or await _is_long(request, parts, prefers, upload):
             return accepted(await parts.jobs.submit_upload(upload, order), prefers)
         work = parts.scoring.score(
-            upload.path, name=upload.name, sha256=upload.sha256, thorough=order.thorough
+            upload.path, name=upload.name, sha256=upload.sha256, options=order.options
         )
         return await unless_gone(request, work)
 
@@ -85,14 +92,13 @@ async def _score_stored(
     asked = await read_json(request, NamedVideo, timeout_s=parts.settings.upload_idle_s)
     if asked.video is None:
         raise Problem("url_refused", "An address is fetched by a job: send it to POST /v1/jobs.")
-    if asked.thorough:
-        order = order.thoroughly()
+    order = order.also(asked.options)
     video, path = await stored(parts, order.tenant, asked.video)
     is_long = video.media.duration_s > parts.settings.long_video_s
     if prefers.respond_async or (is_long and not prefers.wait):
         return accepted(await parts.jobs.submit_video(video, path, order), prefers)
     with parts.admission.permit(tenant=order.tenant):
-        work = parts.scoring.score(path, name=video.filename, sha256=video.sha256, thorough=order.thorough)
+        work = parts.scoring.score(path, name=video.filename, sha256=video.sha256, options=order.options)
         try:
             return await unless_gone(request, work)
         except NotFound as error:  # deleted while it waited

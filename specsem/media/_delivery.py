@@ -1,15 +1,13 @@
 """What frames go through on their way from hand to hand: cheap changes that leave what is shown as it is.
 
-They are done on whole native frames as stored, before a window's pixels are taken of them: so a model is shown
-what it would be shown of a file that came that way. Runs in the decoder's process.
+They are done on whole native frames as stored, before a window's pixels are taken of them: so a model is
+shown what it would be shown of a file that came that way. Runs in the decoder's process.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from typing import cast
-
 import av
 from av.codec.context import CodecContext
 from av.filter import Graph
@@ -66,7 +64,7 @@ class _HalfSize(Delivered):
 
 class _Cropped(Delivered):
     _graph: Graph | None = None
-    _of: tuple[int, int, str] = (0, 0, "")
+    _of: tuple[int, int, str] | None = None
 
     def shape(self, width: int, height: int, turn: Orientation) -> Shape:
         return _even(KEPT * width), _even(KEPT * height), turn
@@ -75,13 +73,14 @@ class _Cropped(Delivered):
         settle_colour(frame)
         of = (frame.width, frame.height, frame.format.name)
         if self._graph is None or self._of != of:
-            self._of, self._graph = of, self._begin(*of)
+            self._of, self._graph = of, self._begin(frame)
         self._graph.vpush(frame)
         return self._graph.vpull()
 
-    def _begin(self, width: int, height: int, pixel_format: str) -> Graph:
+    def _begin(self, frame: av.VideoFrame) -> Graph:
         graph = Graph()
-        source = graph.add_buffer(width=width, height=height, format=pixel_format, time_base=Fraction(1, 25))
+        width, height = frame.width, frame.height
+        source = graph.add_buffer(width=width, height=height, format=frame.format, time_base=Fraction(1, 25))
         new_width, new_height, _ = self.shape(width, height, Orientation())
         graph.link_nodes(source, graph.add("crop", f"{new_width}:{new_height}"), graph.add("buffersink"))
         graph.configure()
@@ -109,19 +108,19 @@ class _Reencoded(Delivered):
             encodable = self._scaler.reformat(frame, width, height, "yuv420p", interpolation=flags, threads=1)
         if first:
             self._begin(width, height, encodable.format.name)
-        encodable.pict_type = 0  # type: ignore[assignment]  # the encoder's choice, not the file's
+        encodable.pict_type = 0  # the encoder's choice, not the file's
         (packet,) = self._encoder.encode(encodable)
         (decoded,) = self._decoder.decode(packet)
         decoded.colorspace, decoded.color_range = encodable.colorspace, encodable.color_range
         return decoded
 
     def _begin(self, width: int, height: int, pixel_format: str) -> None:
-        encoder = cast(VideoCodecContext, CodecContext.create("libx264", "w"))
+        encoder = CodecContext.create("libx264", "w")
         encoder.width, encoder.height, encoder.pix_fmt = width, height, pixel_format
         encoder.time_base, encoder.thread_count = Fraction(1, 25), 1
         encoder.options = {"crf": str(CRF), "preset": "veryfast", "tune": "zerolatency"}
         self._encoder = encoder
-        self._decoder = cast(VideoCodecContext, CodecContext.create("h264", "r"))
+        self._decoder = CodecContext.create("h264", "r")
         self._decoder.thread_count = 1
 
 

@@ -2,7 +2,8 @@
 server that uses them, or a worker beside it (`doubles.py worker`); settings come from the environment.
 
 What a file does is written in it: ``BAD:<code>`` is refused with that code, ``SLOW:<seconds>`` decodes
-slowly, ``DIE`` takes the whole process along, ``SCORE:<0..1>`` gets that score; any other gets 0.5.
+slowly, ``DIE`` takes the whole process along, ``SCORE:<0..1>`` gets that score, ``FLIP:<0..1>`` gets this one
+after any delivery; any other gets 0.5.
 """
 
 import os
@@ -28,12 +29,15 @@ from app.settings import Settings
 from specsem.errors import Cancelled, NotFound, SpecSemError, media_error
 from specsem.media import Clip, Coverage, MediaInfo, SamplePlan, Window
 from specsem.registry import ModelRecord
-from specsem.result import Segment, Threshold
+from specsem.result import Attribution, Family, Segment, Threshold
 
 INFO = MediaInfo(
     container="mp4", codec="h264", width=640, height=360, fps=25.0, duration_s=4.0, frames_scored=8
 )
 THRESHOLD = Threshold(value=0.9, lower=0.1, max_fpr=0.05, fpr_upper95=0.06, calibration_n=50)
+ATTRIBUTION = Attribution(
+    family="double", probability=0.8, candidates=[Family(name="double", probability=0.8)], basis="Made up."
+)
 RECORD = ModelRecord(
     name="double",
     version="1.0.0",
@@ -62,9 +66,9 @@ class Decoder:
         self._read(path, cancel)
         return INFO
 
-    def decode(self, path: Path, _plan: SamplePlan, /, *, cancel: threading.Event | None) -> Clip:
-        score = self._read(path, cancel)
-        windows = [window(start_s, score) for start_s in (0.0, 2.0)]
+    def decode(self, path: Path, plan: SamplePlan, /, *, cancel: threading.Event | None) -> Clip:
+        score = self._read(path, cancel, delivered=plan.delivery is not None)
+        windows = [window(start_s, score) for start_s in plan.starts_s or (0.0, 2.0)]
         return Clip(INFO, windows, Coverage(0.64, 4.0, 0.16), warnings=[], decode_ms=1.0)
 
     @contextmanager
@@ -86,7 +90,7 @@ class Decoder:
     def close(self) -> None:
         pass
 
-    def _read(self, path: Path, cancel: threading.Event | None) -> float:
+    def _read(self, path: Path, cancel: threading.Event | None, delivered: bool = False) -> float:
         try:
             with path.open("rb") as file:
                 text = file.read(200).decode("latin-1")
@@ -103,7 +107,8 @@ class Decoder:
                 if cancel is not None and cancel.wait(0.01):
                     self.cancelled.set()
                     raise Cancelled("Nobody waits for it.")
-        found = re.search(r"SCORE:([\d.]+)", text)
+        found = re.search(r"FLIP:([\d.]+)", text) if delivered else None
+        found = found or re.search(r"SCORE:([\d.]+)", text)
         return float(found[1]) if found else 0.5
 
 
@@ -121,14 +126,20 @@ class Scorer:
         self.gate = threading.Event()
         self.gate.set()
 
-    def score_windows(self, windows: Sequence[Window]) -> list[Any]:
+    def score_windows(self, windows: Sequence[Window], *, gates: bool = False) -> list[Any]:
         self.gate.wait(10)
         self.batches.append(len(windows))
         scores = [float(w.boxes_N4[0, 0]) for w in windows]
         if self.fail_on is not None and any(abs(score - self.fail_on) < 1e-6 for score in scores):
             raise RuntimeError("a poisoned clip")
         return [
-            SimpleNamespace(start_s=w.start_s, end_s=w.end_s, logit=s)
+            SimpleNamespace(
+                start_s=w.start_s,
+                end_s=w.end_s,
+                logit=s,
+                semantic_logit=s / 4,
+                gate_Nhw=np.full((1, 2, 2) if gates else (0, 0, 0), 0.5, np.float32),
+            )
             for w, s in zip(windows, scores, strict=True)
         ]
 
@@ -142,6 +153,9 @@ class Scorer:
             threshold=THRESHOLD,
             reasons=["between_thresholds"] if verdict == "inconclusive" else [],
             segments=[Segment(start_s=s.start_s, end_s=s.end_s, score=round(s.logit, 6)) for s in scores],
+            scores=scores,
+            outside={},
+            attribution=ATTRIBUTION,
         )
 
 

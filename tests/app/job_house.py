@@ -19,6 +19,7 @@ from app.observability.telemetry import Telemetry
 from app.scoring import Scoring
 from app.settings import Settings
 from app.uploads import Upload
+from specsem.pipeline import Options
 
 
 @dataclass
@@ -41,7 +42,8 @@ class House:
         return Upload(folder, folder / "media", "a.mp4", len(content), sha256, {})
 
     async def submit(self, content: bytes, **order: Any) -> JobRow:
-        order = {"tenant": "", "thorough": False} | order
+        options = Options(**{name: order.pop(name) for name in ("thorough", "evidence", "stability") if name in order})
+        order = {"tenant": "", "options": options} | order
         return await self.jobs.submit_upload(self.upload(content), Order(**order))
 
     async def now(self, job: JobRow) -> JobRow:

@@ -52,7 +52,7 @@ def fetching(data_dir: Path, server: Origin, **given: Any) -> AbstractAsyncConte
 
 
 async def submit(home: House, url: str, **order: Any) -> JobRow:
-    return await home.jobs.submit_url(url, Order(**{"tenant": "", "thorough": False} | order))
+    return await home.jobs.submit_url(url, Order(**{"tenant": ""} | order))
 
 
 def run(data_dir: Path, server: Origin, path: str, **given: Any) -> JobRow:
@@ -128,7 +128,7 @@ def test_a_worker_that_lost_its_database_shows_no_query(tmp_path: Path) -> None:
         async with fetching(tmp_path / "data", server, slots=0) as home:
             with home.jobs._store._engine.begin() as connection:
                 connection.execute(text("DROP TABLE jobs"))
-            job = home.jobs._new(Order("", False), "a", url="https://example.org/a", url_query=SECRET)
+            job = home.jobs._new(Order(""), "a", url="https://example.org/a", url_query=SECRET)
             assert SECRET not in repr(job)
             with pytest.raises(Exception, match="no such table") as failed:
                 home.jobs._store.add(job)

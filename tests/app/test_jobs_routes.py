@@ -19,10 +19,13 @@ from app.main import create_app
 from app.routes import jobs as routes
 from app.services import _tenant
 from app.settings import Settings
+from specsem.pipeline import Options
 from specsem.result import ScoredFile
 
 FILE = {"file": ("clip.mp4", b"SCORE:0.97")}
-NEW = NewJob(id="0" * 32, tenant="", filename="a", bytes=1, sha256="0" * 64, thorough=False, keep_media=False)
+NEW = NewJob(
+    id="0" * 32, tenant="", filename="a", bytes=1, sha256="0" * 64, options=Options(), keep_media=False
+)
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def test_who_leaves_while_it_is_stored_finds_it_by_the_key(
 
             monkeypatch.setattr(home.jobs._files, "move_in", slow)
             upload = home.upload(b"SCORE:0.5")
-            submitting = asyncio.ensure_future(home.jobs.submit_upload(upload, Order("", False, "k")))
+            submitting = asyncio.ensure_future(home.jobs.submit_upload(upload, Order("", idempotency_key="k")))
             await asyncio.to_thread(begun.wait, 20)
             submitting.cancel()
             await asyncio.sleep(0.01)
@@ -114,11 +114,11 @@ def test_a_stored_video_is_the_job_s_own(tmp_path: Path) -> None:
             media = VideoMedia(container="mp4", codec="h264", width=1, height=1, fps=None, duration_s=1.0)
             video = await store.keep("", home.upload(b"SCORE:0.7"), media)
             found, path = await store.get("", video.id)
-            job = await home.jobs.submit_video(found, path, Order("", False))
+            job = await home.jobs.submit_video(found, path, Order(""))
             await store.delete("", video.id)
             assert home.jobs.path(job).read_bytes() == b"SCORE:0.7"
             with pytest.raises(Problem, match="video_not_found"):
-                await home.jobs.submit_video(found, path, Order("", False))
+                await home.jobs.submit_video(found, path, Order(""))
             assert home.media() == [job.id]
 
     asyncio.run(scenario())

@@ -8,6 +8,7 @@ from sqlalchemy import Engine, text
 
 from app.jobs.store import Finished, JobStore, KeyTaken, NewJob, Progress
 from app.jobs.table import JobRow
+from specsem.pipeline import Options
 
 DONE = Finished(result="{}", made_by="model 1")
 NOW = Progress("decode", 0.5, 3.0)
@@ -29,7 +30,7 @@ def job(number: int, *, tenant: str = "", key: str | None = None, keep_media: bo
         filename=f"{number}.mp4",
         bytes=10,
         sha256=f"{number:064x}",
-        thorough=False,
+        options=Options(),
         keep_media=keep_media,
         idempotency_key=key,
     )
@@ -158,7 +159,7 @@ def test_no_tenant_sees_another_s(store: JobStore) -> None:
     store.add(job(1, tenant="a", key="k"), finished=DONE, ttl_s=60)
     assert store.find("b", job(1).id) is None
     assert store.find_by_key("b", "k") is None
-    assert store.find_alike("b", job(1).sha256, thorough=False, made_by="model 1") is None
+    assert store.find_alike("b", job(1).sha256, options=Options(), made_by="model 1") is None
     assert store.page("b", limit=10) == []
     assert not store.remove("b", job(1).id)
     assert found(store, job(1), tenant="a").status == "done"
@@ -167,13 +168,13 @@ def test_no_tenant_sees_another_s(store: JobStore) -> None:
 def test_alike_means_bytes_options_and_model(store: JobStore) -> None:
     store.add(job(1), finished=DONE, ttl_s=60)
     sha256 = job(1).sha256
-    alike = store.find_alike("", sha256, thorough=False, made_by="model 1")
+    alike = store.find_alike("", sha256, options=Options(), made_by="model 1")
     assert alike is not None
-    assert store.find_alike("", sha256, thorough=True, made_by="model 1") is None
-    assert store.find_alike("", sha256, thorough=False, made_by="model 2") is None
-    assert store.find_alike("", job(2).sha256, thorough=False, made_by="model 1") is None
+    assert store.find_alike("", sha256, options=Options(thorough=True), made_by="model 1") is None
+    assert store.find_alike("", sha256, options=Options(), made_by="model 2") is None
+    assert store.find_alike("", job(2).sha256, options=Options(), made_by="model 1") is None
     store.add(job(3), finished=DONE, ttl_s=OVER)
-    assert store.find_alike("", job(3).sha256, thorough=False, made_by="model 1") is None
+    assert store.find_alike("", job(3).sha256, options=Options(), made_by="model 1") is None
 
 
 def test_pages_follow_one_another_whatever_comes_in(store: JobStore) -> None:
