@@ -60,7 +60,7 @@ SCOPES: dict[str, dict[str, frozenset[KeyScope]]] = {
     "/v1/jobs": {"GET": _JOBS, "POST": _JOBS},
     "/v1/jobs/{id}": {"GET": _ANSWERS, "DELETE": _JOBS},
     "/v1/jobs/{id}/events": {"GET": _ANSWERS},
-    "/v1/jobs/{id}/views/{name}.png": {"GET": _ANSWERS},
+    "/v1/jobs/{id}/views/{id}.png": {"GET": _ANSWERS},
     "/v1/models": {"GET": _ANY},
     "/v1/policies": {"GET": _ANY},
     "/metrics": {"GET": frozenset({KeyScope.METRICS})},

@@ -75,9 +75,7 @@ class Engine(Protocol):
     async def judge(self, clip: Clip, scores: "Sequence[WindowScore]") -> "ClipVerdict":
         """The verdict on a clip from the scores of its windows."""
 
-    async def score(
-        self, clip: Clip, *, lane: Lane = "interactive", gates: bool = False
-    ) -> "ClipVerdict":
+    async def score(self, clip: Clip, *, lane: Lane = "interactive", gates: bool = False) -> "ClipVerdict":
         """The verdict on a clip with its windows; ``gates``: see ``score_windows``."""
 
     def liveness(self) -> Liveness:
@@ -171,9 +169,7 @@ class LocalEngine:
             return judge(clip, scores)
         return await asyncio.to_thread(judge, clip, scores)
 
-    async def score(
-        self, clip: Clip, *, lane: Lane = "interactive", gates: bool = False
-    ) -> "ClipVerdict":
+    async def score(self, clip: Clip, *, lane: Lane = "interactive", gates: bool = False) -> "ClipVerdict":
         return await self.judge(clip, await self.score_windows(clip.windows, lane=lane, gates=gates))
 
     def liveness(self) -> Liveness:

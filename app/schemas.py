@@ -10,6 +10,7 @@ from specsem.pipeline import Options
 from specsem.result import ErrorBody, Model, Threshold
 
 __all__ = [
+    "OPTIONS",
     "Health",
     "Job",
     "JobLinks",
@@ -18,7 +19,6 @@ __all__ = [
     "ModelInfo",
     "ModelList",
     "NamedVideo",
-    "OPTIONS",
     "PolicyInfo",
     "PolicyList",
     "ProblemDocument",
@@ -111,7 +111,8 @@ class JobProgress(_Record):
     """How far a job is."""
 
     stage: str = Field(
-        description="queued, starting, fetch, decode, score or scan, stability, evidence; then as the state.", examples=["scan"]
+        description="queued, starting, fetch, decode, score or scan, stability, evidence; then as the state.",
+        examples=["scan"],
     )
     fraction: float = Field(ge=0, le=1, description="Of all the work.")
     eta_s: float | None = Field(description="Seconds left, as the time so far lets expect.")

@@ -22,7 +22,7 @@ from specsem.errors import MediaError
 from specsem.explain import pictures_of, stability_of
 from specsem.media import DELIVERIES, Clip, Delivery, MediaInfo, SamplePlan, Window
 from specsem.pipeline import SCAN_BATCH, Options, StopWatch, assemble
-from specsem.result import ScoredFile, Stability
+from specsem.result import ScoredFile
 
 if TYPE_CHECKING:
     from specsem.scorer import ClipVerdict, WindowScore

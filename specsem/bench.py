@@ -11,6 +11,9 @@ Stages, each waited for (on CUDA, synchronised):
 - ``forward``: the network's forward less ``preprocess``, which is part of it;
 - ``total``: path to verdict, one after the other, as an only file meets it.
 
+Extras are what each piece of evidence adds to that, taken in the same rounds: ``gates`` (their maps in the
+forward), ``pictures`` (decoding two windows again and drawing them), and each delivery of ``stability``.
+
 ``ceiling`` is what the same device reaches in a large float32 matrix product of its own, in the same rounds;
 the forward's share of it counts two operations for each multiply-accumulate that
 ``torch.utils.flop_counter`` finds (Fourier transforms are not among them, so the share errs to the low side).
@@ -26,6 +29,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,16 +43,18 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import specsem
+from specsem.explain import pictures_of
 from specsem.files import Source, score_files
-from specsem.media import DecoderPool, Window
+from specsem.media import DELIVERIES, Clip, DecoderPool, Delivery, Window
 from specsem.media._measure import decode_cost
 from specsem.scorer import Scorer
 from specsem.synthetic import write_clip
 
-__all__ = ["print_report", "run"]
+__all__ = ["EXTRAS", "STAGES", "print_report", "run"]
 
 Report = dict[str, Any]
 STAGES = ("decode", "transfer", "preprocess", "forward", "total")
+EXTRAS = ("gates", "pictures", *DELIVERIES)
 
 
 def run(
@@ -132,6 +138,7 @@ def _stages(
         path, clip = paths[number % len(paths)], clips[number % len(clips)]
         alone = {"decode": _ms(partial(pool.decode, path, plan))} | _forward(scorer, clip.windows)
         alone["total"] = _ms(partial(_path_to_verdict, pool, scorer, path))
+        alone |= _extras(pool, scorer, path, clip)
         for stage, took_ms in alone.items():
             samples[stage].append(took_ms)
         for stage, took_ms in _forward(scorer, together).items():
@@ -144,6 +151,7 @@ def _stages(
     reached_batched = 2 * gmacs / (statistics.median(samples["batched forward"]) / 1e3)
     return {
         "stages_ms": {stage: spread(samples[stage]) for stage in STAGES},
+        "extras_ms": {extra: spread(samples[extra]) for extra in EXTRAS},
         "batched_ms_per_clip": {"clips": len(clips)}
         | {stage: spread(samples[f"batched {stage}"]) for stage in ("transfer", "preprocess", "forward")},
         "forward": {
@@ -159,8 +167,20 @@ def _stages(
     }
 
 
-def _path_to_verdict(pool: DecoderPool, scorer: Scorer, path: Path) -> None:
-    scorer.score_batch([pool.decode(path, scorer.plan)])
+def _path_to_verdict(pool: DecoderPool, scorer: Scorer, path: Path, delivery: Delivery | None = None) -> None:
+    scorer.score_batch([pool.decode(path, replace(scorer.plan, delivery=delivery))])
+
+
+def _extras(pool: DecoderPool, scorer: Scorer, path: Path, clip: Clip) -> dict[str, float]:
+    """Milliseconds that each piece of evidence adds."""
+    plain_ms = _ms(partial(scorer.score_batch, [clip]), scorer.device)
+    begin = time.perf_counter()
+    [verdict] = scorer.score_batch([clip], gates=True)
+    gates_ms = (time.perf_counter() - begin) * 1e3 - plain_ms
+    decode = partial(pool.decode, path)
+    pictures_ms = _ms(partial(pictures_of, decode, scorer.plan, verdict, scorer.record))
+    deliveries = {name: _ms(partial(_path_to_verdict, pool, scorer, path, name)) for name in DELIVERIES}
+    return {"gates": gates_ms, "pictures": pictures_ms, **deliveries}
 
 
 @torch.inference_mode()
@@ -292,6 +312,9 @@ def print_report(report: Report) -> None:
         batched = report["batched_ms_per_clip"].get(stage)
         table.add_row(stage, _shown(report["stages_ms"][stage]), _shown(batched) if batched else "")
     console.print(table)
+    console.print("\nextra, ms a clip beyond the fast path")
+    for extra in EXTRAS:
+        console.print(f"{extra:<12} {_shown(report['extras_ms'][extra])}")
     forward, memory = report["forward"], report["peak_memory_mib"]
     console.print(
         f"\nthroughput   {_shown(report['throughput']['clips_per_s'])} clips/s from path to verdict\n"

@@ -239,11 +239,12 @@ def _gate(frame: Image.Image, gate_Nhw: Float32, boxes_N4: Float32) -> Image.Ima
     height, width = shown_HWC.shape[:2]
     boxes = boxes_N4 if len(boxes_N4) == len(gate_Nhw) else np.array([[0, 0, 1, 1]], np.float32)
     corners = [
-        (round(x0 * width), round(y0 * height), round(x1 * width), round(y1 * height))
-        for x0, y0, x1, y1 in np.clip(boxes, 0, 1).tolist()
+        (x0, y0, max(x0 + 1, round(right * width)), max(y0 + 1, round(bottom * height)))
+        for left, top, right, bottom in np.clip(boxes, 0, 1).tolist()
+        for x0, y0 in [(min(width - 1, round(left * width)), min(height - 1, round(top * height)))]
     ]
     for gate_hw, (x0, y0, x1, y1) in zip(gate_Nhw, corners, strict=True):
-        size = (max(1, x1 - x0), max(1, y1 - y0))
+        size = (x1 - x0, y1 - y0)
         opened_HW1 = np.asarray(Image.fromarray(gate_hw).resize(size, Image.Resampling.BILINEAR))[..., None]
         below_HWC = shown_HWC[y0 : y0 + size[1], x0 : x0 + size[0]]
         below_HWC[...] = below_HWC * (1 - opened_HW1) + AMBER * opened_HW1

@@ -41,10 +41,10 @@ class Scorer:
     def warm_up(self) -> float:
         return 0.0
 
-    def score_windows(self, windows: Sequence[Window], *, gates: bool = False) -> list[Light]:
+    def score_windows(self, windows: Sequence[Window], **_how: bool) -> list[Light]:
         return [Light(w.start_s, w.end_s, float(w.frames_THWC.mean()) / 255) for w in windows]
 
-    def score_batch(self, clips: Sequence[Clip], *, gates: bool = False) -> list[SimpleNamespace]:
+    def score_batch(self, clips: Sequence[Clip], **_how: bool) -> list[SimpleNamespace]:
         return [self.judge(clip, self.score_windows(clip.windows)) for clip in clips]
 
     def judge(self, _clip: Clip, scores: Sequence[Light]) -> SimpleNamespace:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from specsem.bench import STAGES, print_report, run, spread
+from specsem.bench import EXTRAS, STAGES, print_report, run, spread
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +19,7 @@ def report(tiny_models: Path) -> dict[str, Any]:
 
 def test_every_stage_has_median_and_quartiles(report: dict[str, Any]) -> None:
     assert tuple(report["stages_ms"]) == STAGES
+    assert tuple(report["extras_ms"]) == EXTRAS
     for values in [
         *report["stages_ms"].values(),
         report["throughput"]["clips_per_s"],
@@ -47,7 +48,7 @@ def test_decoding_is_compared(report: dict[str, Any]) -> None:
 def test_people_can_read_it(report: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     print_report(report)
     shown = capsys.readouterr().out
-    for word in (*STAGES, "throughput", "peak memory", "GMAC", "decoding"):
+    for word in (*STAGES, *EXTRAS, "throughput", "peak memory", "GMAC", "decoding"):
         assert word in shown
 
 

@@ -102,7 +102,9 @@ def test_evidence_names_peak_and_lowest_and_its_shares_add_up() -> None:
 
 
 def test_a_verdict_that_delivery_turns_into_its_opposite_is_none() -> None:
-    of = verdict("generated", 0.95, attribution=Attribution(family="a", probability=1, candidates=[], basis=""))
+    of = verdict(
+        "generated", 0.95, attribution=Attribution(family="a", probability=1, candidates=[], basis="")
+    )
     trials = {"flip": verdict("generated", 0.93), "reencode": verdict("authentic", 0.05)}
     stability = stability_of(of, trials)
     assert stability is not None

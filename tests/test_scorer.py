@@ -62,11 +62,11 @@ def test_out_of_memory_halves_the_batch(scorer: Scorer, monkeypatch: pytest.Monk
     forward = scorer._forward
     sizes = []
 
-    def small_device(batch: list[Window]) -> list[WindowScore]:
+    def small_device(batch: list[Window], gates: bool) -> list[WindowScore]:
         sizes.append(len(batch))
         if len(batch) > 2:
             raise torch.OutOfMemoryError
-        return forward(batch)
+        return forward(batch, gates)
 
     monkeypatch.setattr(scorer, "_forward", small_device)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)

@@ -84,9 +84,7 @@ def test_the_caption_of_a_gate_says_whether_it_tells_anything(record: ModelRecor
 
 
 def test_a_pattern_that_repeats_stands_out_of_the_spectrum(record: ModelRecord) -> None:
-    plain, repeating = (
-        log_spectrum(window(repeats=repeats).crops_TNHWC, 32.0) for repeats in (False, True)
-    )
+    plain, repeating = (log_spectrum(window(repeats=repeats).crops_TNHWC, 32.0) for repeats in (False, True))
     middle = SIDE // 2
     assert repeating[middle, middle + SIDE // 4] - plain[middle, middle + SIDE // 4] > 1.0
     assert plain[middle, middle] == pytest.approx(-3.0)  # taken away: at the floor

@@ -137,9 +137,7 @@ async def view(job_id: JobId, name: ViewName, parts: Services, tenant: Tenant) -
     png = await parts.jobs.view(job, name) if _status(job) == "done" else None
     if png is None:
         raise Problem("view_not_found", "This job has no picture of this name.")
-    return PngResponse(
-        png, headers={"Content-Disposition": f'inline; filename="{job.id[:8]}-{name}.png"'}
-    )
+    return PngResponse(png, headers={"Content-Disposition": f'inline; filename="{job.id[:8]}-{name}.png"'})
 
 
 async def _watched(job_id: JobId, parts: Services, tenant: Tenant) -> JobRow:
@@ -202,7 +200,9 @@ def _described(job: JobRow, *, with_result: bool = True) -> Job:
     return Job(
         id=job.id,
         status=status,
-        progress=JobProgress(stage="expired" if status == "expired" else job.stage, fraction=job.fraction, eta_s=job.eta_s),
+        progress=JobProgress(
+            stage="expired" if status == "expired" else job.stage, fraction=job.fraction, eta_s=job.eta_s
+        ),
         result=result,
         error=error,
         filename=job.filename,

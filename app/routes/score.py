@@ -72,9 +72,7 @@ async def score(
         order = order.also(asked_in_form(upload.fields))
         if prefers.respond_async or await _is_long(request, parts, prefers, upload):
             return accepted(await parts.jobs.submit_upload(upload, order), prefers)
-        work = parts.scoring.score(
-            upload.path, name=upload.name, sha256=upload.sha256, options=order.options
-        )
+        work = parts.scoring.score(upload.path, name=upload.name, sha256=upload.sha256, options=order.options)
         return await unless_gone(request, work)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+
 import av
 from av.codec.context import CodecContext
 from av.filter import Graph

@@ -44,7 +44,7 @@ RECORD = ModelRecord(
     licence="none",
     summary="A stand-in.",
     sha256="0" * 64,
-    config={},
+    config={"semantic": {}},
     folder=Path("nowhere"),
 )
 

@@ -42,7 +42,9 @@ class House:
         return Upload(folder, folder / "media", "a.mp4", len(content), sha256, {})
 
     async def submit(self, content: bytes, **order: Any) -> JobRow:
-        options = Options(**{name: order.pop(name) for name in ("thorough", "evidence", "stability") if name in order})
+        options = Options(
+            **{name: order.pop(name) for name in ("thorough", "evidence", "stability") if name in order}
+        )
         order = {"tenant": "", "options": options} | order
         return await self.jobs.submit_upload(self.upload(content), Order(**order))
 

@@ -322,3 +322,68 @@ def test_jobs_survive_a_restart(tmp_path: Path) -> None:
         posted = client.post("/v1/jobs", files=FILE)
     with service(tmp_path / "data") as client:
         assert ended(client, posted)["result"]["score"] == 0.97
+
+
+def test_a_job_keeps_the_pictures_of_its_evidence(client: TestClient, settings: Settings) -> None:
+    done = ended(client, client.post("/v1/jobs?evidence=true", content=b"SCORE:0.95"))
+    assert (done["evidence"], done["stability"]) == (True, False)
+    result = done["result"]
+    views = result["evidence"]["views"]
+    assert [view["kind"] for view in views[:3]] == ["frame", "residual", "spectrum"]
+    assert result["attribution"]["family"] == "double"
+    assert result["evidence"]["gate"] == [0.5, 0.5]
+    for view in views:
+        answer = client.get(f"{done['links']['views']}{view['name']}.png")
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/png")
+        assert answer.content.startswith(b"\x89PNG")
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Content-Disposition"].startswith("inline; filename=")
+    address = f"{done['links']['views']}{views[0]['name']}.png"
+    for other in ("9-frame", "0-nothing"):
+        check_problem(client.get(f"{done['links']['views']}{other}.png"), 404, "view_not_found")
+    check_problem(client.get(f"{done['links']['views']}..%5C..%5Cmedia.png"), 422, "invalid_request")
+    check_problem(client.get(address.replace(done["id"], "f" * 32)), 404, "job_not_found")
+
+    again = ended(client, client.post("/v1/jobs?evidence=true", content=b"SCORE:0.95"))
+    assert again["from_store"]
+    client.delete(done["links"]["self"])
+    check_problem(client.get(address), 404, "job_not_found")
+    assert client.get(address.replace(done["id"], again["id"])).status_code == 200  # its own name for them
+    client.delete(again["links"]["self"])
+    assert list((settings.data_dir / "jobs").iterdir()) == []
+
+
+def test_a_picture_is_its_tenant_s(client: TestClient) -> None:
+    done = ended(client, client.post("/v1/jobs?evidence=true", content=b"SCORE:0.9"))
+    address = f"{done['links']['views']}{done['result']['evidence']['views'][0]['name']}.png"
+    client.app.dependency_overrides[_tenant] = lambda: "another"  # type: ignore[attr-defined]
+    check_problem(client.get(address), 404, "job_not_found")
+
+
+def test_options_are_part_of_an_answer_s_identity(client: TestClient) -> None:
+    plain = ended(client, client.post("/v1/jobs", content=b"SCORE:0.95 FLIP:0.01"))
+    assert (plain["result"]["verdict"], plain["result"]["stability"]) == ("generated", None)
+    tried = ended(client, client.post("/v1/jobs?stability=true", content=b"SCORE:0.95 FLIP:0.01"))
+    assert not tried["from_store"]
+    assert (tried["result"]["verdict"], tried["result"]["reasons"]) == ("inconclusive", ["unstable"])
+    assert len(tried["result"]["stability"]["tried"]) == 5
+    assert {"decode", "forward", "stability", "total"} == set(tried["result"]["timing_ms"])
+    key = {"Idempotency-Key": "k"}
+    assert client.post("/v1/jobs", content=b"SCORE:0.9", headers=key).status_code == 202
+    taken = client.post("/v1/jobs?evidence=1", content=b"SCORE:0.9", headers=key)
+    check_problem(taken, 422, "idempotency_key_reused")
+
+
+@pytest.mark.parametrize("thorough", [False, True])
+def test_a_direct_answer_has_evidence_without_pictures(client: TestClient, thorough: bool) -> None:
+    flags = {"evidence": "on", "stability": "true", "thorough": str(thorough).lower()}
+    answer = client.post("/v1/score", files={"file": ("a.mp4", b"SCORE:0.95 FLIP:0.91")}, data=flags).json()
+    assert answer["evidence"]["views"] == []
+    assert len(answer["evidence"]["shares"]) == len(answer["segments"]) == (12 if thorough else 2)
+    assert answer["stability"]["stable"]
+    assert answer["stability"]["spread"] == pytest.approx(0.04)
+    assert answer["verdict"] == "generated"
+    stored = client.post("/v1/videos", files={"file": ("a.mp4", b"SCORE:0.95")}).json()
+    named = client.post("/v1/score", json={"video": stored["id"], "evidence": True}).json()
+    assert (named["evidence"]["peak"], named["stability"]) == (0, None)
+    check_problem(client.post("/v1/score?evidence=perhaps", content=b"a"), 422, "invalid_request")

@@ -91,7 +91,9 @@ def test_who_leaves_while_it_is_stored_finds_it_by_the_key(
 
             monkeypatch.setattr(home.jobs._files, "move_in", slow)
             upload = home.upload(b"SCORE:0.5")
-            submitting = asyncio.ensure_future(home.jobs.submit_upload(upload, Order("", idempotency_key="k")))
+            submitting = asyncio.ensure_future(
+                home.jobs.submit_upload(upload, Order("", idempotency_key="k"))
+            )
             await asyncio.to_thread(begun.wait, 20)
             submitting.cancel()
             await asyncio.sleep(0.01)

@@ -73,13 +73,14 @@ def test_thorough_answers_equal_the_pipeline_s(
     service: Server, clips: list[Path], tiny_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from specsem.media import DecoderPool
-    from specsem.pipeline import score_file
+    from specsem.pipeline import Options, score_file
     from specsem.scorer import Scorer
 
     monkeypatch.setenv("SPECSEM_MODELS_DIR", str(tiny_models))
     scorer = Scorer(device="cpu")
     with DecoderPool(workers=1) as pool:
-        answers = [score_file(clip, pool=pool, scorer=scorer, options=Options(thorough=True)).model_dump() for clip in clips]
+        parts = {"pool": pool, "scorer": scorer, "options": Options(thorough=True)}
+        answers = [score_file(clip, **parts).model_dump() for clip in clips]
     served = [post(service, clip, thorough="true").json() for clip in clips]
     assert [comparable(a) for a in served] == [comparable(a) for a in answers]
     assert all(answer["coverage"]["fraction"] > 0.7 for answer in served)

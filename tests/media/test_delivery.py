@@ -21,9 +21,7 @@ def pool() -> Iterator[DecoderPool]:
 
 
 def test_what_each_delivery_makes_of_a_clip(pool: DecoderPool, drawn_clip: Path) -> None:
-    sizes = {
-        name: pool.decode(drawn_clip, replace(PLAN, delivery=name)).info for name in DELIVERIES
-    }
+    sizes = {name: pool.decode(drawn_clip, replace(PLAN, delivery=name)).info for name in DELIVERIES}
     assert {name: (info.width, info.height) for name, info in sizes.items()} == {
         "half_size": (160, 120),
         "reencode": (320, 240),
