@@ -21,7 +21,7 @@ from app.problems import Problem
 from specsem.errors import MediaError
 from specsem.explain import pictures_of, stability_of
 from specsem.media import DELIVERIES, Clip, Delivery, MediaInfo, SamplePlan, Window
-from specsem.pipeline import SCAN_BATCH, Options, StopWatch, assemble
+from specsem.pipeline import FAST_PATH, SCAN_BATCH, Options, StopWatch, assemble
 from specsem.result import ScoredFile
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Scoring:
         *,
         name: str,
         sha256: str,
-        options: Options = Options(),
+        options: Options = FAST_PATH,
         timeout_s: float | None = None,
         lane: Lane = "interactive",
         on_progress: Progress | None = None,

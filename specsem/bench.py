@@ -179,7 +179,9 @@ def _extras(pool: DecoderPool, scorer: Scorer, path: Path, clip: Clip) -> dict[s
     gates_ms = (time.perf_counter() - begin) * 1e3 - plain_ms
     decode = partial(pool.decode, path)
     pictures_ms = _ms(partial(pictures_of, decode, scorer.plan, verdict, scorer.record))
-    deliveries = {name: _ms(partial(_path_to_verdict, pool, scorer, path, name)) for name in DELIVERIES}
+    deliveries: dict[str, float] = {
+        name: _ms(partial(_path_to_verdict, pool, scorer, path, name)) for name in DELIVERIES
+    }
     return {"gates": gates_ms, "pictures": pictures_ms, **deliveries}
 
 

@@ -21,7 +21,7 @@ from typing import Literal, TypeVar
 
 from specsem.errors import Cancelled, MediaError, NotFound, SpecSemError
 from specsem.media import Clip, DecoderPool
-from specsem.pipeline import Options, assemble, file_sha256, printable_path, score_file
+from specsem.pipeline import FAST_PATH, Options, assemble, file_sha256, printable_path, score_file
 from specsem.result import ErrorBody, FailedFile, ScoredFile
 from specsem.scorer import Scorer
 from specsem.views import Picture
@@ -85,7 +85,7 @@ def score_files(
     *,
     pool: DecoderPool,
     scorer: Scorer,
-    options: Options = Options(),  # noqa: B008  frozen
+    options: Options = FAST_PATH,
     workers: int = 2,
     batch: int = 8,
     on_progress: Callable[[float], None] | None = None,
@@ -108,7 +108,7 @@ def score_files(
         on_progress: Told the fraction of the present file that is done; only when ``thorough``.
         on_pictures: Takes the views of a file, where evidence is asked for; without it none are made.
     """
-    if options != Options():
+    if options != FAST_PATH:
         outcomes = _in_turn(
             sources,
             pool=pool,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and nothing here needs it
     from specsem.views import Picture
 
 __all__ = [
+    "FAST_PATH",
     "SCAN_BATCH",
     "Options",
     "StopWatch",
@@ -70,6 +71,9 @@ class Options:
         )
 
 
+FAST_PATH = Options()
+
+
 class StopWatch:
     """``timing_ms`` of an answer as it is made."""
 
@@ -108,7 +112,7 @@ def assemble(
     verdict: ClipVerdict,
     record: ModelRecord,
     timing_ms: dict[str, float],
-    options: Options = Options(),
+    options: Options = FAST_PATH,
     stability: Stability | None = None,
     views: Sequence[View] = (),
 ) -> ScoredFile:
@@ -162,7 +166,7 @@ def score_file(
     *,
     pool: DecoderPool,
     scorer: Scorer,
-    options: Options = Options(),
+    options: Options = FAST_PATH,
     name: str | None = None,
     cancel: threading.Event | None = None,
     on_progress: Callable[[float], None] | None = None,

@@ -1,5 +1,5 @@
-"""The media of jobs, a folder for each, on disk for good before its row is; and the pictures of their answers,
-one archive a job, on disk for good before the answer is."""
+"""The media of jobs, a folder for each, on disk for good before its row is; and the pictures of their
+answers, an archive for each, on disk for good before the answer is."""
 
 import os
 import re
@@ -76,8 +76,7 @@ class JobFiles:
 
     def write_views(self, job_id: str, pngs: Mapping[str, bytes]) -> None:
         """Keep a job's pictures by name, in place of any before. Raises ``OSError``."""
-        part = self._root / f"{job_id}.{secrets.token_hex(4)}{PART}"
-        part.mkdir(mode=PRIVATE)  # what is left half made goes as any other part does
+        part = self._new_part(job_id)
         try:
             archive = part / MEDIA_FILE
             with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
@@ -97,6 +96,7 @@ class JobFiles:
         if self._views(of).exists():
             self.remove_views(job_id)
             self._views(job_id).hardlink_to(self._views(of))
+            os.utime(self._views(job_id))  # from now it counts as new: its row is on the way
 
     def view(self, job_id: str, name: str) -> bytes | None:
         """A picture; None where there is none of this name."""

@@ -30,7 +30,7 @@ from app.schemas import Video
 from app.settings import Settings
 from app.uploads import Upload, disk_full
 from specsem import __version__
-from specsem.pipeline import Options
+from specsem.pipeline import FAST_PATH, Options
 from specsem.result import ScoredFile
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Order:
     """How a client wants its job."""
 
     tenant: str
-    options: Options = Options()
+    options: Options = FAST_PATH
     idempotency_key: str | None = None
     fresh: bool = False
     """Done anew though the store knows the answer."""
