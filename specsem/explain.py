@@ -105,6 +105,8 @@ def stability_of(verdict: ClipVerdict, trials: Mapping[Delivery, ClipVerdict]) -
         tried=[
             Reshipping(name=name, score=trial.score, verdict=trial.verdict) for name, trial in trials.items()
         ],
+        score=verdict.score,
+        verdict=verdict.verdict,
     )
 
 
@@ -119,7 +121,7 @@ def findings_of(
     found = [_against_thresholds(verdict), _windows(verdict)]
     found += [_outside(reason, *measure) for reason, measure in verdict.outside.items()]
     if stability is not None:
-        found.append(_delivery(verdict, stability))
+        found.append(_delivery(stability))
     if any(score.semantic_logit for score in verdict.scores):
         found.append(_branches(verdict.scores))
     found.append(_coverage(clip))
@@ -177,9 +179,10 @@ def _outside(reason: Reason, value: float, limit: float) -> Finding:
     return Finding(code=reason, text=text, figures={"value": value, "limit": limit})
 
 
-def _delivery(verdict: ClipVerdict, stability: Stability) -> Finding:
+def _delivery(stability: Stability) -> Finding:
+    before, word = stability.score or 0.0, stability.verdict or "inconclusive"
     scores = [trial.score for trial in stability.tried]
-    flipped = [t for t in stability.tried if t.verdict == OPPOSITES.get(verdict.verdict)]
+    flipped = [t for t in stability.tried if t.verdict == OPPOSITES.get(word)]
     figures = {
         "tried": float(len(scores)),
         "flipped": float(len(flipped)),
@@ -188,18 +191,17 @@ def _delivery(verdict: ClipVerdict, stability: Stability) -> Finding:
         "spread": stability.spread,
     }
     if stability.stable:
-        kept = "; the verdict never turns into its opposite" if verdict.verdict in OPPOSITES else ""
+        kept = "; the verdict never turns into its opposite" if word in OPPOSITES else ""
         return Finding(
             code="delivery_stable",
             text=f"Delivered in {_plural(len(scores), 'other way')}, it scores between {min(scores):.3f} and "
-            f"{max(scores):.3f}{kept}.",
+            f"{max(scores):.3f}; as it is, {before:.3f} on the same windows{kept}.",
             figures=figures,
         )
     turned = "; ".join(f"{DELIVERED[t.name]} it scores {t.score:.3f}, {t.verdict}" for t in flipped)
     return Finding(
         code="delivery_unstable",
-        text=f"The verdict doesn't survive delivery: as it is it scores {verdict.score:.3f}, "
-        f"{verdict.verdict}; {turned}.",
+        text=f"The verdict doesn't survive delivery: as it is it scores {before:.3f}, {word}; {turned}.",
         figures=figures,
     )
 

@@ -183,6 +183,10 @@ class Stability(_Record):
     stable: bool = Field(description="No re-shipping turned the verdict into its opposite.")
     spread: float = Field(ge=0, le=1, description="Highest score minus lowest, the original included.")
     tried: list[Reshipping]
+    score: float | None = Field(
+        None, description="Of the file as it is, on the sampled windows that the tried ones have too."
+    )
+    verdict: Verdict | None = Field(None, description="That goes with `score`: what the tried ones turn.")
 
 
 class Family(_Record):

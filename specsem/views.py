@@ -188,7 +188,7 @@ def _squares(shape: Sequence[int]) -> str:
     _, count, height, width, _ = shape
     if count == 1:
         return f"a square of {width} x {height} pixels of the frame"
-    return f"{count} squares of the frame, {width} x {height} pixels each at full resolution"
+    return f"{count} squares of {width} x {height} pixels of the frame at full resolution"
 
 
 def _frame(frame_HWC: UInt8, info: MediaInfo) -> Image.Image:
