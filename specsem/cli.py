@@ -480,7 +480,10 @@ def scaling(
 
 @app.command(cls=_ManyValues, no_args_is_help=True)
 def references(
-    data: DataOption,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="MANIFEST...", help="Manifests with camera clips: for the spectrum."),
+    ] = None,
     scores: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE...", help="Scores of cross-validation (scores.jsonl): for the families."),
@@ -491,8 +494,8 @@ def references(
     processes: Annotated[int, typer.Option(min=1, help="Processes that decode.")] = 2,
 ) -> None:
     """Make what evidence is shown beside: the camera clips' mean spectrum, and the known generators."""
-    _require(*data, *(scores or []))
-    made = _elsewhere("references")(data, scores or (), model=model, processes=processes)
+    _require(*(data or ()), *(scores or ()))
+    made = _elsewhere("references")(data or (), scores or (), model=model, processes=processes)
     for name, what in made.items():
         typer.echo(f"{name}: {what}")
 

@@ -130,9 +130,10 @@ def _nearest_means(
     """Of those families that are there. Clips of all families say in which directions clips differ."""
     mean_D, deviation_D = shown_ND.mean(0), shown_ND.std(0) + 1e-6
     standard_ND = (shown_ND - mean_D) / deviation_D
-    _, strength, direction = np.linalg.svd(standard_ND, full_matrices=False)
-    kept = min(COMPONENTS, int((strength > 1e-6 * strength[0]).sum()))
-    whiten_DQ = direction[:kept].T / strength[:kept] * np.sqrt(len(shown_ND))
+    variance_N, across_NN = np.linalg.eigh(standard_ND @ standard_ND.T)  # clips are fewer than features
+    kept = min(COMPONENTS, int((variance_N > 1e-9 * variance_N[-1]).sum()))
+    largest = slice(None, -kept - 1, -1)
+    whiten_DQ = standard_ND.T @ across_NN[:, largest] / variance_N[largest] * np.sqrt(len(shown_ND))
     project_DQ = whiten_DQ / deviation_D[:, None]
     offset_Q = mean_D @ project_DQ
     present = tuple(family for family in families if family in family_N)

@@ -27,14 +27,13 @@ __all__ = ["references"]
 
 
 def references(
-    data: Sequence[Path], scores: Sequence[Path] = (), *, model: str, processes: int = 2
+    data: Sequence[Path] = (), scores: Sequence[Path] = (), *, model: str, processes: int = 2
 ) -> dict[str, str]:
     """Make the references of a model and write them into its folder; a line on each.
 
     Args:
-        data: Manifests; their camera clips give the spectrum.
-        scores: Of cross-validation, as ``train`` writes them (``scores.jsonl``); without them the model gets
-            no head.
+        data: Manifests; their camera clips give the spectrum. None: the model's spectrum stays as it is.
+        scores: Of cross-validation, as ``train`` writes them (``scores.jsonl``). None: its head does.
         model: A registered name, or a folder that ``train`` wrote.
         processes: That decode.
 
@@ -43,8 +42,10 @@ def references(
     """
     record = read_model(Path(model)) if Path(model, "model.json").exists() else get_model(model)
     folder, config = record.folder, SpecSemConfig.from_dict(record.config)
-    cameras = [item for item in read_manifest(*data) if not item.generated]
-    made = {SPECTRUM_FILE: _write_spectrum(folder / SPECTRUM_FILE, cameras, config, processes)}
+    made: dict[str, str] = {}
+    if data:
+        cameras = [item for item in read_manifest(*data) if not item.generated]
+        made[SPECTRUM_FILE] = _write_spectrum(folder / SPECTRUM_FILE, cameras, config, processes)
     if scores:
         head, figures = fit_attributor(read_scores(*scores))
         tensors: dict[str, np.ndarray] = {
