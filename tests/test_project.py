@@ -84,6 +84,7 @@ def test_only_the_command_line_reaches_elsewhere_by_name() -> None:
         "train",
         "ablate",
         "evaluate",
+        "references",
         "scaling",
     }
 

@@ -52,7 +52,7 @@ def test_a_poisoned_clip_fails_alone(settings: Settings) -> None:
 
 
 def test_a_lost_device_makes_it_unready(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lost(_windows: object) -> None:
+    def lost(_windows: object, **_how: bool) -> None:
         raise DeviceLost("The accelerator failed.")
 
     async def scenario() -> None:
