@@ -102,7 +102,7 @@ def test_json_lines_in_the_order_given(folder: Path, environment: dict[str, str]
     assert len({answer.sha256 for answer in scored}) == 1
     logits = [answer.logit for answer in scored]  # batches of different size differ by rounding
     assert logits == pytest.approx(logits[:1] * 3, abs=1e-4)
-    assert scored[0].timing_ms.keys() == {"decode", "forward", "total"}
+    assert scored[0].timing_ms.keys() == {"decode", "provenance", "forward", "total"}
     assert scored[0].model.version == "0-tiny"
 
 

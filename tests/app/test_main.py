@@ -45,7 +45,7 @@ def test_a_form_is_scored_and_nothing_is_kept(client: TestClient, settings: Sett
     assert (found.path, found.verdict, found.score) == ("clip.mp4", "generated", 0.97)
     assert found.sha256 == hashlib.sha256(data).hexdigest()
     assert found.model.name == "double"
-    assert set(found.timing_ms) == {"decode", "forward", "total"}
+    assert set(found.timing_ms) == {"decode", "provenance", "forward", "total"}
     assert files_in(settings) == []
 
 
