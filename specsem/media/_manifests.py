@@ -1,7 +1,7 @@
 """Signed manifests (C2PA) of a file, by c2pa-python. Runs in the decoder's process, after decoding.
 
-The reader is somebody else's code on a stranger's bytes, and slow on some (quadratic in the top-level boxes of
-an MP4): the pool gives it its own limit of time, and kills the process where it passes it.
+The reader is somebody else's code on a stranger's bytes, and slow on some (quadratic in the top-level boxes
+of an MP4): the pool gives it its own limit of time, and kills the process where it passes it.
 
 It makes no connection. Fetching manifests from addresses that files name is on by default in c2pa; it is off
 here, and so are all other ways to the network.
