@@ -122,8 +122,8 @@ class Report:
             f"{media.codec} in {media.container}, {size}, {media.duration_s:.1f} s",
         )
         self._row("origin", _visible(answer.provenance.c2pa.detail or "not checked"))
-        if answer.provenance.trail is not None:
-            self._row("written", _visible(_written(answer.provenance.trail)))
+        if (trail := answer.provenance.trail) and (written := _written(trail)):
+            self._row("written", _visible(written))
         self._row("model", f"{answer.model.name} {answer.model.version} ({answer.model.sha256[:12]})")
         for warning in answer.warnings:
             self._row("warning", warning)

@@ -42,11 +42,11 @@ _TOP_LEVEL = frozenset(
 def read_trail(source: Source, fd: int, packets: Sequence[Packet[Any]], pixel_format: str) -> Trail:
     """``packets``: the first ones of the stream. Raises what a broken file makes of us."""
     container, stream = source.container, source.stream
-    tags = {key.lower(): value for key, value in container.metadata.items()}
+    tags, own_tags = _tags(container), _tags(stream)
     edit_lists, trailing_bytes = _structure(source.container_name, fd)
     return Trail(
         muxer=_first(tags.get(tag) for tag in _MUXER_TAGS),
-        encoder=_signature(stream, packets) or _first([stream.metadata.get("encoder")]),
+        encoder=_signature(stream, packets) or _first([own_tags.get("encoder")]),
         created_at=iso_time(tags.get("creation_time")),
         brands=_brands(tags),
         profile=_first([stream.codec_context.profile]),
@@ -57,6 +57,10 @@ def read_trail(source: Source, fd: int, packets: Sequence[Packet[Any]], pixel_fo
         tracks=[_track(track) for track in container.streams],
         trailing_bytes=trailing_bytes,
     )
+
+
+def _tags(thing: Any) -> dict[str, str]:
+    return {key.lower(): value for key, value in thing.metadata.items()}
 
 
 def _first(texts: Iterable[str | None]) -> str | None:
