@@ -55,6 +55,7 @@ from app.version import built_from
 from app.videos import VideoStore
 from specsem import __version__
 from specsem.errors import ModelError, SpecSemError
+from specsem.media import TrustList
 from specsem.registry import get_model
 
 __all__ = ["create_app", "run", "work"]
@@ -221,10 +222,11 @@ async def _working(
     slots: int,
 ) -> AsyncIterator[Works]:
     """What scores, and ``slots`` jobs at a time. The model loads meanwhile: ``/healthz`` answers at once."""
-    jobs = Jobs(settings, engine, telemetry)
+    trust_list = await asyncio.to_thread(settings.trust_list)
+    jobs = Jobs(settings, engine, telemetry, trust_list=trust_list)
     await jobs.open()
     if decoder is None:
-        decoder = await asyncio.to_thread(_decoder_pool, settings, telemetry)
+        decoder = await asyncio.to_thread(_decoder_pool, settings, telemetry, trust_list)
     scoring = Scoring(
         decoder,
         engine,
@@ -256,11 +258,14 @@ async def _working(
         await asyncio.to_thread(telemetry.close)
 
 
-def _decoder_pool(settings: Settings, telemetry: Telemetry) -> Decoder:
+def _decoder_pool(settings: Settings, telemetry: Telemetry, trust_list: TrustList | None) -> Decoder:
     from specsem.media import DecoderPool  # noqa: PLC0415 - starts processes: not for a test with its own
 
     return DecoderPool(
-        workers=settings.decode_workers, limits=settings.limits, on_death=telemetry.metrics.decoder_death
+        workers=settings.decode_workers,
+        limits=settings.limits,
+        on_death=telemetry.metrics.decoder_death,
+        trust_list=trust_list,
     )
 
 
@@ -414,6 +419,7 @@ def run(settings: Settings, engine: Engine | None = None, decoder: Decoder | Non
         CannotServe: the port is taken.
         DataDirUnusable: the data folder can't be written.
         StoreUnusable: the database of jobs can't be used.
+        TrustListUnusable: the trust list can't be read.
         TracingUnavailable: traces are on, and OpenTelemetry isn't installed.
     """
     app = create_app(settings, engine, decoder)
@@ -445,6 +451,7 @@ def work(
         ModelError, UnknownPolicy: the model can't be used.
         DataDirUnusable: the data folder can't be written.
         StoreUnusable: the database of jobs can't be used.
+        TrustListUnusable: the trust list can't be read.
         TracingUnavailable: traces are on, and OpenTelemetry isn't installed.
     """
     settings = settings.model_copy(update={"decode_workers": slots or settings.decode_workers})
@@ -527,6 +534,7 @@ async def _answering(works: Works) -> AsyncIterator[None]:
 def _check(settings: Settings, engine: Engine | None) -> None:
     """Say now, in a sentence, what would otherwise be a trace from the middle of a start."""
     settings.make_data_dir()
+    settings.trust_list()
     open_database(settings.database_address, settings.data_dir).dispose()
     if engine is None:
         get_model(settings.model).verified_weights()  # not by a service that never gets ready

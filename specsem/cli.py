@@ -143,6 +143,15 @@ def score(
     policy: Annotated[
         str, typer.Option("--policy", metavar="NAME", help="Which false-positive rate decides.")
     ] = "default",
+    trust_list: Annotated[
+        Path | None,
+        typer.Option(
+            "--trust-list",
+            metavar="FILE",
+            envvar="SPECSEM_C2PA_TRUST_LIST",
+            help="Certificates (PEM) of those who are trusted to sign where a video comes from.",
+        ),
+    ] = None,
 ) -> None:
     """Score videos: generated, authentic or inconclusive.
 
@@ -150,13 +159,15 @@ def score(
     Exits with 0 if all were scored, 1 if some could not be (their lines say why), 2 on wrong usage.
     """
     from specsem.media import DecoderPool
+    from specsem.provenance import read_trust_list
     from specsem.registry import get_model
 
     get_model(model)  # an unknown name is refused before anything slow
+    trusted = read_trust_list(trust_list) if trust_list else None
     workers = max(2, min(8, os.cpu_count() or 2))
     with contextlib.ExitStack() as stack:
         stack.enter_context(_terminable())
-        pool = stack.enter_context(DecoderPool(workers=workers))
+        pool = stack.enter_context(DecoderPool(workers=workers, trust_list=trusted))
 
         from specsem.files import find_sources, score_files  # bring torch, while the decoders start
         from specsem.output import JsonLines, ProgressBar, Report

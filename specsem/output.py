@@ -22,7 +22,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from specsem.registry import ModelRecord
-from specsem.result import FailedFile, ScoredFile, Segment
+from specsem.result import FailedFile, ScoredFile, Segment, Trail
 
 __all__ = ["JsonLines", "ProgressBar", "Report", "keys_table", "models_table", "time_line"]
 
@@ -121,6 +121,9 @@ class Report:
             "media",
             f"{media.codec} in {media.container}, {size}, {media.duration_s:.1f} s",
         )
+        self._row("origin", _visible(answer.provenance.c2pa.detail or "not checked"))
+        if (trail := answer.provenance.trail) and (written := _written(trail)):
+            self._row("written", _visible(written))
         self._row("model", f"{answer.model.name} {answer.model.version} ({answer.model.sha256[:12]})")
         for warning in answer.warnings:
             self._row("warning", warning)
@@ -204,6 +207,22 @@ def time_line(segments: Sequence[Segment], duration_s: float, width: int) -> str
         for cell in range(first, last + 1):
             cells[cell] = max(cells[cell], segment.score)
     return "".join(UNSEEN if score < 0 else BARS[min(7, int(score * 8))] for score in cells)
+
+
+def _written(trail: Trail) -> str:
+    """How the file was written, in one line."""
+    facts = [
+        *(f"{what} {text}" for what, text in (("encoder", trail.encoder), ("muxer", trail.muxer)) if text),
+        f"made at {trail.created_at:%Y-%m-%d %H:%M:%S}" if trail.created_at else "",
+        " ".join(filter(None, (trail.profile, trail.pixel_format))),
+        f"frames {trail.gop}" if trail.gop else "",
+        f"a key frame every {trail.keyframe_interval:g}" if trail.keyframe_interval else "",
+        f"brands {' '.join(trail.brands)}" if trail.brands else "",
+        _plural(trail.edit_lists, "edit list") if trail.edit_lists else "",
+        f"tracks {' + '.join(trail.tracks)}" if len(trail.tracks) > 1 else "",
+        f"{_plural(trail.trailing_bytes, 'byte')} behind its end" if trail.trailing_bytes else "",
+    ]
+    return ", ".join(filter(None, facts))
 
 
 def models_table(records: Sequence[ModelRecord]) -> None:

@@ -30,6 +30,7 @@ from app.schemas import Video
 from app.settings import Settings
 from app.uploads import Upload, disk_full
 from specsem import __version__
+from specsem.media import TrustList
 from specsem.result import ScoredFile
 
 __all__ = ["Jobs", "Order"]
@@ -83,9 +84,11 @@ class Jobs:
         engine: Engine,
         telemetry: Telemetry | None = None,
         outbound: Outbound | None = None,
+        trust_list: TrustList | None = None,
     ) -> None:
         """``outbound`` is for tests: what addresses are fetched through."""
         self._settings = settings
+        self._trust_list = trust_list
         self._engine = engine
         self._telemetry = telemetry or Telemetry()
         self._files = JobFiles(settings.data_dir / "jobs")
@@ -221,7 +224,9 @@ class Jobs:
         if not self._engine.ready:
             return None
         record = self._engine.record
-        return f"{record.name} {record.version} {record.sha256} {self._settings.policy} {__version__}"
+        trusted = self._trust_list
+        parts = (record.name, record.version, record.sha256, self._settings.policy, __version__)
+        return " ".join([*parts, f"{trusted} {trusted.sha256}" if trusted else "nobody trusted"])
 
     # -- for workers ----------------------------------------------------------------------------------------
 
