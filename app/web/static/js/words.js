@@ -1,5 +1,8 @@
 // Numbers and codes in plain words.
 
+import { posterior, predictive } from "./odds.js";
+
+/** @typedef {import("./types.js").Measured} Measured */
 /** @typedef {import("./types.js").ScoredFile} ScoredFile */
 /** @typedef {import("./types.js").Threshold} Threshold */
 
@@ -32,6 +35,39 @@ const WARNINGS = {
 };
 
 /** @type {Record<string, string>} */
+const STAGES = {
+  queued: "Waiting for its turn in the service",
+  starting: "Starting",
+  fetch: "Fetching the file",
+  decode: "Decoding",
+  score: "Scoring",
+  scan: "Scanning the whole time line",
+  stability: "Scoring other ways of delivery",
+  evidence: "Drawing the evidence",
+};
+
+/** @type {Record<string, string>} */
+const RESHIPPINGS = {
+  as_sent: "as sent",
+  half_size: "half the size",
+  reencode: "encoded again",
+  crop: "cropped",
+  flip: "mirrored",
+  fewer_frames: "fewer frames",
+};
+
+/** A badge, and what it means. @type {Record<string, [string, string]>} */
+const ORIGINS = {
+  trusted: ["✓ Signed, and trusted", "The signature is whole and its signer is on the operator's list. It says who claims what, not that the claim is true."],
+  valid: ["○ Signed, by somebody unknown here", "The signature is whole, but its signer is on no list of this service: anybody can sign."],
+  invalid: ["✕ Signature broken", "The file was changed after it was signed, or signed badly."],
+  absent: ["– Not signed", "Most files are not: that is no evidence of anything."],
+  unsupported: ["– Not readable here", "This kind of file is not searched for signatures."],
+  failed: ["? Could not be read", "The reader gave up on this file's signatures."],
+  not_checked: ["– Not checked", "Nobody looked for signatures."],
+};
+
+/** @type {Record<string, string>} */
 export const VERDICTS = { generated: "Generated", authentic: "Authentic", inconclusive: "Inconclusive" };
 
 /**
@@ -45,6 +81,29 @@ export const reason = (code) => REASONS[code] ?? code.replaceAll("_", " ");
  * @returns {string}
  */
 export const warning = (code) => WARNINGS[code] ?? code.replaceAll("_", " ");
+
+/** @param {string} status */
+export const origin = (status) => (ORIGINS[status] ?? [status])[0];
+
+/** @param {string} status */
+export const originMeans = (status) => (ORIGINS[status] ?? ["", ""])[1];
+
+/** @param {string} name */
+export const reshipping = (name) => RESHIPPINGS[name] ?? name.replaceAll("_", " ");
+
+/**
+ * Where a job is and how long it may take.
+ * @param {{stage: string, fraction: number, eta_s: number | null}} progress
+ */
+export function progress({ stage, fraction, eta_s: left }) {
+  const done = fraction > 0 ? `, ${Math.floor(fraction * 100)}%` : "";
+  return `${STAGES[stage] ?? stage}${done}${left === null ? "" : `, about ${duration(left)} left`}`;
+}
+
+/** @param {number} seconds */
+function duration(seconds) {
+  return seconds < 90 ? `${Math.max(1, Math.round(seconds))} s` : `${Math.round(seconds / 60)} min`;
+}
 
 /**
  * A score with two decimals, never rounded up to certainty.
@@ -77,6 +136,66 @@ function rate(rate) {
   const scale = percent >= 10 ? 1 : percent >= 1 ? 10 : 100;
   return `${Math.ceil(percent * scale) / scale} in 100`;
 }
+
+/**
+ * How far the score moves. No confidence interval: that would need to know how wrong the model may be.
+ * @param {ScoredFile} answer
+ * @returns {{low: number, high: number, text: string} | null} null: there is nothing to compare with
+ */
+export function range({ score: own, stability, segments }) {
+  if (stability) {
+    const scores = [own, ...stability.tried.map((tried) => tried.score)];
+    return extent(scores, `over ${stability.tried.length} other ways of delivery. A range that was tried, not a confidence interval.`);
+  }
+  if (segments.length < 2) return null;
+  const scores = segments.map((segment) => segment.score);
+  return extent(scores, `for its ${segments.length} windows by themselves. How much they differ, not a confidence interval.`);
+}
+
+/** @param {number[]} scores @param {string} over */
+function extent(scores, over) {
+  const low = Math.min(...scores);
+  const high = Math.max(...scores);
+  const span = score(low) === score(high) ? score(low) : `${score(low)} to ${score(high)}`;
+  return { low, high, text: `${span} ${over}` };
+}
+
+/**
+ * What the score is worth where generated videos are so common.
+ * @param {ScoredFile} answer
+ * @param {number} prevalence 0..1
+ * @param {Measured | null} measured
+ */
+export function chance({ score: own }, prevalence, measured) {
+  const among = `Where ${share(prevalence)} in 100 such videos are generated, one with this score is generated with a chance of ${score(posterior(own, prevalence))}.`;
+  if (!measured) return `${among} How far the score is off was never measured.`;
+  const clips = `${measured.n_generated} generated and ${measured.n_real} camera clips`;
+  return `${among} At even odds the score was off by ${measured.calibration_error.toFixed(2)} on average, on ${clips} of unseen sources.`;
+}
+
+/**
+ * How often a verdict like this one is right there.
+ * @param {ScoredFile} answer
+ * @param {number} prevalence 0..1
+ * @param {Measured | null} measured
+ */
+export function trust({ verdict, threshold: limits }, prevalence, measured) {
+  if (!measured) return "";
+  if (verdict === "inconclusive") return "No verdict, so none that could be right: the score alone is all there is.";
+  const { share: right, least } = predictive(verdict, prevalence, measured, limits);
+  const text = `Of 100 such videos that are called ${verdict}, about ${Math.round(right * 100)} are`;
+  const found = measured.generated_called_generated95;
+  if (verdict === "authentic" || least === null || !found) {
+    return `${text}, as the rates were on clips of unseen sources. How sure that is was not worked out.`;
+  }
+  return (
+    `${text}, and ${Math.floor(least * 100)} if both rates are as bad as their 95% bounds: ` +
+    `only ${share(found[0])} in 100 generated clips found, ${share(limits.fpr_upper95)} in 100 camera clips called generated.`
+  );
+}
+
+/** @param {number} value 0..1, said in a hundred */
+const share = (value) => String(Number((value * 100).toPrecision(2)));
 
 /**
  * What the verdict says, in one sentence.
