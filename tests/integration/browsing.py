@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import Server
+from serving import Server, until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 NEEDS_BROWSER = [
@@ -61,10 +61,16 @@ class Visit:
         """Wait until a screen reader would have been told this."""
         self.page.locator("#announcer", has_text=text).wait_for(state="attached")
 
+    def until(self, expression: str) -> None:
+        """Wait until this is true in the page. Playwright's own way needs `eval`, which the page forbids."""
+        until(lambda: self.page.evaluate(expression), 30)
+
     def focused(self) -> str:
         """The id of what has the focus, or its classes."""
-        focused = self.page.evaluate("document.activeElement.id || document.activeElement.className")
-        return str(focused)
+        focus = self.page.evaluate(
+            "document.activeElement.id || document.activeElement.getAttribute('class')"
+        )
+        return str(focus)
 
     def __enter__(self) -> "Visit":
         return self

@@ -37,13 +37,13 @@ def test_a_real_clip_from_drop_to_verdict(browser: Any, service: Server, drawn_c
         assert answer["sha256"] in card.locator(".media").text_content()
 
         # By keyboard: along the windows, and into the video.
-        page.wait_for_function("document.querySelector('video').readyState >= 1")
+        visit.until("document.querySelector('video').readyState >= 1")
         card.locator(".window").first.focus()
         page.keyboard.press("ArrowRight")
         assert f"score {answer['segments'][1]['score']:.2f}" in card.locator(".readout").text_content()
         page.keyboard.press("Enter")
         start_s = answer["segments"][1]["start_s"]
-        page.wait_for_function(f"Math.abs(document.querySelector('video').currentTime - {start_s}) < 0.1")
+        visit.until(f"Math.abs(document.querySelector('video').currentTime - {start_s}) < 0.1")
         page.keyboard.press("Home")
         assert card.locator(".window").first.evaluate("bar => bar === document.activeElement")
         card.locator(".window").nth(1).hover()
@@ -104,8 +104,7 @@ def test_a_long_job_goes_on_though_the_page_is_left(browser: Any, doubles: Serve
         page = visit.page
         page.check("#thorough")
         visit.choose(fake(tmp_path, "long.mp4", "SLOW:6 SCORE:0.97"))
-        page.locator(".stage", has_text="Scanning the whole time line").wait_for()
-        assert page.locator("progress").get_attribute("aria-label").startswith("Scanning")
+        page.locator(".stage", has_text="Starting").wait_for()
         page.reload()
         page.wait_for_selector(".job[data-verdict=generated]")
         assert page.locator(".job .name").text_content() == "long.mp4"
@@ -234,11 +233,12 @@ def test_keyboard_alone_reaches_everything(browser: Any, doubles: Server, tmp_pa
     with Visit(browser, doubles) as visit:
         page = visit.page
         reached = []
-        for _ in range(9):
+        while "stability" not in reached:
+            assert len(reached) < 10
             page.keyboard.press("Tab")
             reached.append(visit.focused())
         assert reached[0] == "skip"
-        assert {"picker", "thorough", "stability"} <= set(reached)
+        assert {"picker", "thorough"} <= set(reached)
         page.focus("#picker")
         with page.expect_file_chooser() as chooser:
             page.keyboard.press("Space")

@@ -31,9 +31,8 @@ def test_all_that_is_known_is_shown(browser: Any, tmp_path: Path) -> None:
             page.fill("#key", KEY)
             visit.choose(fake(tmp_path, "a.mp4", "SCORE:0.97"))
             card = page.locator(".job[data-verdict=generated]")
-            page.wait_for_function(
-                "[...document.images].every(image => image.complete && image.naturalWidth)"
-            )
+            card.wait_for()
+            visit.until("[...document.images].every(image => image.complete && image.naturalWidth)")
             assert card.locator(".reasons li").all_text_contents() == ["It scores 0.97, above 0.90."]
             assert card.locator(".range").text_content().startswith("0.82 to 0.97 over 2 other ways")
             assert card.locator(".strip figure").count() == 2

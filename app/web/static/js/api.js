@@ -54,7 +54,7 @@ export function sendFile(file, options, { signal, onProgress }) {
   // XMLHttpRequest: fetch reports no upload progress.
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    request.open("POST", `/v1/jobs?${new URLSearchParams(asked(options))}`);
+    request.open("POST", submission(options));
     request.responseType = "json";
     request.setRequestHeader("Accept", "application/json");
     if (access.key) request.setRequestHeader("Authorization", `Bearer ${access.key}`);
@@ -82,11 +82,11 @@ export function sendFile(file, options, { signal, onProgress }) {
  * @returns {Promise<Job>}
  */
 export async function sendUrl(url, options, signal) {
-  return (await ask("/v1/jobs", { method: "POST", json: { url, ...options, evidence: true }, signal })).json();
+  return (await ask(submission(options), { method: "POST", json: { url }, signal })).json();
 }
 
-/** @param {Options} options @returns {Record<string, string>} */
-const asked = ({ thorough, stability }) => ({ thorough: String(thorough), stability: String(stability), evidence: "true" });
+/** @param {Options} options */
+const submission = ({ thorough, stability }) => `/v1/jobs?thorough=${thorough}&stability=${stability}&evidence=true`;
 
 /** @param {string} id @param {AbortSignal} [signal] @returns {Promise<Job>} */
 export const getJob = async (id, signal) => (await ask(`/v1/jobs/${id}`, { signal })).json();
@@ -140,8 +140,8 @@ async function follow(id, signal, onProgress) {
     }
   } catch (error) {
     if (signal.aborted) throw new Cancelled("cancelled");
-    if (error instanceof Cancelled || error instanceof Refused) throw error;
-    // The connection broke in the middle of the stream.
+    if (error instanceof Cancelled || (error instanceof Refused && !passes(error.problem.status))) throw error;
+    // No stream to be had now, or it broke: whoever follows asks.
   } finally {
     streams -= 1;
   }

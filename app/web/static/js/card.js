@@ -220,7 +220,7 @@ function gauge(root, { score, threshold: limits }, range) {
     svg("path", { class: "zone-high", d: `M293 14.5H${Math.min(high, 293)}V27.5H293a6.5 6.5 0 0 0 0-13z` }),
     svg("line", { class: "mark", x1: low, x2: low, y1: 11, y2: 31 }),
     svg("line", { class: "mark", x1: high, x2: high, y1: 11, y2: 31 }),
-    svg("rect", { class: "range", x: (range?.low ?? score) * 300, y: 19.5, width: range ? (range.high - range.low) * 300 : 0, height: 3 }),
+    svg("rect", { class: "extent", x: (range?.low ?? score) * 300, y: 19.5, width: range ? (range.high - range.low) * 300 : 0, height: 3 }),
     svg("circle", { class: "needle", cx: needle, cy: 21, r: 8 }),
     svg("text", { x: 0, y: 44 }, "camera"),
     svg("text", { x: 300, y: 44, "text-anchor": "end" }, "generated"),

@@ -50,13 +50,13 @@ function refuse(error) {
   if (!(error instanceof Refused)) throw error;
   const { title, detail, code } = error.problem;
   tell(`${title}. ${detail}`);
+  if (items.length === 0) one(document, "#state").textContent = "";
   if (code === "unauthorized") askForKey();
 }
 
 /** @param {string} text */
 function tell(text) {
   one(document, "#last").textContent = text;
-  one(document, "#state").textContent = items.length ? "" : text;
   announce(text);
 }
 
