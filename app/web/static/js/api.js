@@ -45,6 +45,7 @@ export async function ask(path, { method = "GET", json, signal, accept = "applic
 }
 
 /**
+ * Cancelled before the last byte, no job is made. After it there will be one: its id is waited for.
  * @param {File} file
  * @param {Options} options
  * @param {{signal: AbortSignal, onProgress: (fraction: number) => void}} how
@@ -61,13 +62,17 @@ export function sendFile(file, options, { signal, onProgress }) {
     request.upload.onprogress = (event) => {
       if (event.lengthComputable) onProgress(event.loaded / event.total);
     };
+    let sent = false;
+    request.upload.onload = () => {
+      sent = true;
+    };
     request.onload = () => {
       if (request.status === 202) resolve(request.response);
       else reject(new Refused(asProblem(request.status, request.response)));
     };
     request.onerror = () => reject(new Refused(broken()));
     request.onabort = () => reject(new Cancelled("cancelled"));
-    signal.addEventListener("abort", () => request.abort(), { once: true });
+    signal.addEventListener("abort", () => sent || request.abort(), { once: true });
     if (signal.aborted) return reject(new Cancelled("cancelled"));
     const form = new FormData();
     form.append("file", file);

@@ -58,9 +58,9 @@ async function send() {
     const sent = item;
     await settling(sent, async () => {
       const job = await submitted(sent);
+      if (sent.abort.signal.aborted) return void (await deleteJob(job.id)); // cancelled once all was on its way
       sent.id = sent.card.dataset.id = job.id;
       history.remember(job.id, sent.name);
-      if (sent.abort.signal.aborted) await deleteJob(job.id); // cancelled while the last byte was on its way
       void settling(sent, () => followed(sent));
     });
   }
@@ -144,8 +144,8 @@ async function cancel(item) {
   item.abort.abort();
   const waiting = queue.indexOf(item);
   if (waiting >= 0) queue.splice(waiting, 1);
-  if (waiting >= 0 || item.id) remove(item.id, item.card, `${item.name}: cancelled`); // else the upload ends by itself
-  if (!item.id) return;
+  remove(item.id, item.card, `${item.name}: cancelled`);
+  if (!item.id) return; // nothing was sent, or `send` deletes what becomes of it
   await deleteJob(item.id).catch((error) => {
     if (!(error instanceof Refused)) throw error; // it is over or gone already
   });
