@@ -231,7 +231,7 @@ function gauge(root, { score, threshold: limits }, range) {
  * @param {ScoredFile} answer
  * @returns {string[]}
  */
-function unchecked({ coverage, segments, provenance, warnings }) {
+function unchecked({ coverage, segments, provenance, stability, warnings }) {
   const lines = ["Sound is not examined."];
   if (coverage.fraction < 0.995) {
     const windows = segments.length === 1 ? "One window was" : `${segments.length} windows were`;
@@ -239,6 +239,7 @@ function unchecked({ coverage, segments, provenance, warnings }) {
     const percent = Math.max(1, Math.round(coverage.fraction * 100));
     lines.unshift(`${windows} looked at, ${seconds} (${percent}%); the rest was not.`);
   }
+  if (!stability) lines.push("Whether the verdict survives delivery was not checked.");
   if (["not_checked", "unsupported", "failed"].includes(provenance.c2pa.status)) {
     lines.push("Signed origin (C2PA) was not checked.");
   }
