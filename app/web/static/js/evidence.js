@@ -103,7 +103,7 @@ export function showStability(card, { stability, score, verdict }) {
   const section = one(card, ".stability", HTMLElement);
   section.hidden = false;
   one(section, ".steady").textContent = stability.stable
-    ? `The verdict holds in ${stability.tried.length} other ways of delivery; the score moves by ${stability.spread.toFixed(2)} at most.`
+    ? `In ${stability.tried.length} other ways of delivery the verdict never turns into its opposite; the score moves by ${stability.spread.toFixed(2)} at most.`
     : `Delivered another way, the verdict turns into its opposite; the score moves by ${stability.spread.toFixed(2)}.`;
   for (const tried of [{ name: "as_sent", score, verdict }, ...stability.tried]) {
     const row = document.createElement("tr");
