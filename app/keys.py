@@ -51,6 +51,8 @@ class KeyScope(StrEnum):
     """Upload and score videos, and read the answers."""
     JOBS = "jobs"
     """Submit, list, read and delete jobs."""
+    REVIEW = "review"
+    """Read and decide what waits for an operator."""
     ADMIN = "admin"
     """What concerns the service and not one tenant."""
     METRICS = "metrics"

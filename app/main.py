@@ -45,7 +45,7 @@ from app.problems import Problem, ProblemResponse, from_error, from_status
 from app.quotas import Failures
 from app.resumable import ResumableUploads
 from app.room import Room
-from app.routes import health, jobs, models, pages, resumable, score, videos
+from app.routes import feedback, health, jobs, models, pages, resumable, score, videos
 from app.scoring import Decoder, Scoring
 from app.services import Parts, Works
 from app.settings import Settings, parse_rate
@@ -64,7 +64,7 @@ logger = logging.getLogger("specsem.app")
 
 ROUTERS = (
     resumable.creation,
-    *(routes.router for routes in (score, videos, resumable, jobs, models, health, pages)),
+    *(routes.router for routes in (score, videos, resumable, jobs, feedback, models, health, pages)),
 )
 SWEEP_S = 300.0
 LAST_CALL_S = 0.3

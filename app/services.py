@@ -18,7 +18,7 @@ from app.settings import Settings
 from app.uploads import Inbox
 from app.videos import VideoStore
 
-__all__ = ["Parts", "Running", "Services", "Tenant", "Works"]
+__all__ = ["Parts", "Running", "Sender", "Services", "Tenant", "Works"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +82,17 @@ Running = Annotated[Works, Depends(_works)]
 Services = Annotated[Parts, Depends(_parts)]
 
 
-async def _tenant(request: Request) -> str:
-    """Whose request it is; the tenant without a name where no key is needed."""
+async def _caller(request: Request) -> Caller:
+    """Whose request it is; ``ANYBODY`` where no key is needed."""
     caller: Caller = request.scope[CALLER]
+    return caller
+
+
+Sender = Annotated[Caller, Depends(_caller)]
+
+
+async def _tenant(caller: Sender) -> str:
+    """The tenant without a name where no key is needed."""
     return caller.tenant
 
 

@@ -18,10 +18,11 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from app.engines import Engine
 from app.jobs.database import DB_THREADS, open_database
+from app.jobs.feedback import Feedback, FeedbackStore, Said, Waiting
 from app.jobs.fetching import Fetched, Fetcher, name_of
 from app.jobs.files import JobFiles
 from app.jobs.store import Finished, JobStore, KeyTaken, NewJob, Progress
-from app.jobs.table import JobRow, Status
+from app.jobs.table import JobRow, Source, Status
 from app.observability.telemetry import Telemetry
 from app.outbound import Outbound
 from app.problems import Problem
@@ -101,6 +102,7 @@ class Jobs:
         self._fetcher = Fetcher(settings, self._files, room=self.room, outbound=outbound)
         self._threads = ThreadPoolExecutor(DB_THREADS, thread_name_prefix="specsem-jobs")
         self._opened: JobStore | None = None
+        self._feedback: FeedbackStore
         self.media_bytes: dict[str, int] = {}
         """Bytes of all media of jobs, by tenant, as this process last heard."""
         self.database: Database
@@ -123,6 +125,7 @@ class Jobs:
         settings = self._settings
         self.database = await self._run(open_database, settings.database_address, settings.data_dir)
         self._opened = JobStore(self.database)
+        self._feedback = FeedbackStore(self.database)
         await self._run(self._files.open)
         await self.sweep()
         await self._look()
@@ -227,6 +230,39 @@ class Jobs:
         trusted = self._trust_list
         parts = (record.name, record.version, record.sha256, self._settings.policy, __version__)
         return " ".join([*parts, f"{trusted} {trusted.sha256}" if trusted else "nobody trusted"])
+
+    # -- what people say of answers -------------------------------------------------------------------------
+
+    async def say(self, tenant: str, job_id: str, said: Said) -> None:
+        """Take what somebody says of an answer, in place of what the same one said before.
+
+        Raises:
+            Problem: ``job_not_found`` (404); ``job_not_done`` (409), there is no answer to speak of.
+        """
+        await self.find(tenant, job_id)
+        if not await self._run(self._feedback.add, tenant, job_id, said):
+            raise Problem("job_not_done", "This job has no answer that anybody could speak of.")
+
+    async def unsay(self, tenant: str, job_id: str, *, source: Source, actor: str) -> None:
+        """Withdraw it.
+
+        Raises:
+            Problem: ``job_not_found``, ``feedback_not_found`` (404).
+        """
+        await self.find(tenant, job_id)
+        if not await self._run(self._feedback.end, tenant, job_id, source=source, actor=actor):
+            raise Problem("feedback_not_found", "You said nothing of this job, or it was withdrawn.")
+
+    async def feedback(self, tenant: str, job_id: str) -> list[Feedback]:
+        """What counts of what was said of a job, the latest first."""
+        return await self._run(self._feedback.current, tenant, job_id)
+
+    async def waiting(
+        self, tenant: str, *, after: tuple[int, float, str] | None, limit: int
+    ) -> tuple[list[Waiting], int]:
+        """Answers that wait for an operator, the most urgent first, and how many wait in all. ``after`` is
+        the place of the last one seen."""
+        return await self._run(self._feedback.waiting, tenant, after=after, limit=limit)
 
     # -- for workers ----------------------------------------------------------------------------------------
 
@@ -424,7 +460,7 @@ class Jobs:
         if known is None or known.result is None:
             return None
         answer = ScoredFile.model_validate_json(known.result).model_copy(update={"path": job.filename})
-        return Finished(result=answer.model_dump_json(), made_by=made_by, from_store=True)
+        return Finished.of(answer, made_by=made_by, from_store=True)
 
     async def _same_request(self, job: NewJob) -> JobRow:
         assert job.idempotency_key is not None  # noqa: S101 - no key can't be taken

@@ -31,9 +31,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, defer
 
 from app.jobs.database import is_sqlite
-from app.jobs.table import JobRow, Status
+from app.jobs.table import FeedbackRow, JobRow, Status
+from specsem.result import ScoredFile
 
-__all__ = ["Census", "Finished", "JobStore", "KeyTaken", "NewJob", "Progress"]
+__all__ = ["Census", "Finished", "JobStore", "KeyTaken", "NewJob", "Progress", "Store"]
 
 LEASE_BYTES = 16
 FINISHED = ("done", "failed")
@@ -72,6 +73,21 @@ class Finished:
     error_message: str | None = None
     from_store: bool = False
     """By an earlier job for the same bytes."""
+    verdict: str | None = None
+    margin: float | None = None
+    """As ``JobRow`` has it."""
+
+    @classmethod
+    def of(cls, answer: ScoredFile, *, made_by: str | None, from_store: bool = False) -> "Finished":
+        """With this answer."""
+        limits = answer.threshold
+        return cls(
+            result=answer.model_dump_json(),
+            made_by=made_by,
+            from_store=from_store,
+            verdict=answer.verdict,
+            margin=min(abs(answer.score - limit) for limit in (limits.value, limits.lower)),
+        )
 
     @property
     def status(self) -> Status:
@@ -97,13 +113,37 @@ class Census:
     """How long the one that waits longest has waited, in seconds; 0 where none does."""
 
 
-class JobStore:
-    """The rows. What it gives out is a snapshot: changing it changes nothing."""
+class Store:
+    """Statements on the database of jobs, each in a transaction of its own."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._writing = engine.execution_options(writes=True)
         self._sqlite = is_sqlite(engine)
+
+    @contextmanager
+    def _session(self, engine: Engine) -> Iterator[Session]:
+        """One transaction; rows read in it stay readable after it."""
+        with Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def _now(self) -> ColumnElement[float]:
+        if self._sqlite:
+            return literal(time.time())
+        return func.extract("epoch", func.clock_timestamp()).cast(JobRow.created_at.type)
+
+    def _has(self, status: Status) -> ColumnElement[bool]:
+        """Whether a job is in this state for its client: expired by the clock, before the janitor comes."""
+        if status == "expired":
+            over = and_(JobRow.status.in_(FINISHED), JobRow.expires_at <= self._now())
+            return or_(JobRow.status == "expired", over)
+        if status in FINISHED:
+            return and_(JobRow.status == status, JobRow.expires_at > self._now())
+        return JobRow.status == status
+
+
+class JobStore(Store):
+    """The rows. What it gives out is a snapshot: changing it changes nothing."""
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -183,9 +223,13 @@ class JobStore:
             return list(session.execute(ordered).scalars())
 
     def remove(self, tenant: str, job_id: str) -> bool:
-        """Forget a job, whatever it is doing; its worker finds its lease gone. False: there is none."""
+        """Forget a job and what was said of it, whatever it is doing; its worker finds its lease gone.
+        False: there is none."""
         statement = delete(JobRow).where(JobRow.tenant == tenant, JobRow.id == job_id)
         with self._session(self._writing) as session:
+            session.execute(
+                delete(FeedbackRow).where(FeedbackRow.tenant == tenant, FeedbackRow.job_id == job_id)
+            )
             return _hit(session, statement)
 
     def queued(self) -> int:
@@ -331,26 +375,6 @@ class JobStore:
 
     # -- how ------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _session(self, engine: Engine) -> Iterator[Session]:
-        """One transaction; rows read in it stay readable after it."""
-        with Session(engine, expire_on_commit=False) as session, session.begin():
-            yield session
-
-    def _now(self) -> ColumnElement[float]:
-        if self._sqlite:
-            return literal(time.time())
-        return func.extract("epoch", func.clock_timestamp()).cast(JobRow.created_at.type)
-
-    def _has(self, status: Status) -> ColumnElement[bool]:
-        """Whether a job is in this state for its client: expired by the clock, before the janitor comes."""
-        if status == "expired":
-            over = and_(JobRow.status.in_(FINISHED), JobRow.expires_at <= self._now())
-            return or_(JobRow.status == "expired", over)
-        if status in FINISHED:
-            return and_(JobRow.status == status, JobRow.expires_at > self._now())
-        return JobRow.status == status
-
     def _ending(self, finished: Finished, ttl_s: float) -> dict[str, Any]:
         now = self._now()
         return {
@@ -362,6 +386,8 @@ class JobStore:
             "error_code": finished.error_code,
             "error_message": finished.error_message,
             "from_store": finished.from_store,
+            "verdict": finished.verdict,
+            "margin": finished.margin,
             "url_query": None,
             "finished_at": now,
             "expires_at": now + ttl_s,

@@ -1,13 +1,17 @@
-"""The tables: jobs, and API keys. A change here needs a migration; a test compares the two."""
+"""The tables: jobs, feedback on them, and API keys. A change needs a migration; a test compares the two."""
 
 from typing import Literal
 
-from sqlalchemy import BigInteger, Double, Index, MetaData, Text, UniqueConstraint, false, text
+from sqlalchemy import BigInteger, Double, Index, MetaData, Text, UniqueConstraint, column, false, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-__all__ = ["Base", "JobRow", "KeyRow", "Status"]
+__all__ = ["Base", "FeedbackRow", "JobRow", "KeyRow", "Label", "Opinion", "Source", "Status"]
 
 Status = Literal["queued", "running", "done", "failed", "expired"]
+Opinion = Literal["right", "wrong", "unsure"]
+Label = Literal["real", "generated"]
+Source = Literal["user", "review"]
+"""Who says so: somebody who asked for the answer, or an operator at the queue."""
 
 
 class Base(DeclarativeBase):
@@ -67,6 +71,10 @@ class JobRow(Base):
     result: Mapped[str | None] = mapped_column(Text)
     made_by: Mapped[str | None] = mapped_column(Text)
     """Model, version, weights and policy behind the result: what it may be answered for again."""
+    verdict: Mapped[str | None] = mapped_column(Text)
+    """As in the result."""
+    margin: Mapped[float | None] = mapped_column(Double)
+    """Distance of the result's score from the threshold that is nearer, 0..1."""
     from_store: Mapped[bool] = mapped_column(server_default=false(), default=False)
     error_code: Mapped[str | None] = mapped_column(Text)
     error_message: Mapped[str | None] = mapped_column(Text)
@@ -75,6 +83,54 @@ class JobRow(Base):
     started_at: Mapped[float | None] = mapped_column(Double)
     finished_at: Mapped[float | None] = mapped_column(Double)
     expires_at: Mapped[float | None] = mapped_column(Double)
+
+
+class FeedbackRow(Base):
+    """What somebody says of a job's answer. Rows are added and ended, and change in nothing else.
+
+    It outlives the job (not its deletion by the client), so it says for itself what the answer was:
+    thresholds may be fitted anew from it. Times are seconds since the epoch.
+    """
+
+    __tablename__ = "feedback"
+    __table_args__ = (
+        Index(None, "job_id"),
+        Index(None, "tenant", "created_at"),
+        # One opinion of each counts at a time.
+        Index(
+            "uq_feedback_current",
+            "job_id",
+            "source",
+            "actor",
+            unique=True,
+            sqlite_where=column("ended_at").is_(None),
+            postgresql_where=column("ended_at").is_(None),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant: Mapped[str] = mapped_column(Text)
+    job_id: Mapped[str] = mapped_column(Text)
+    source: Mapped[Source] = mapped_column(Text)
+    actor: Mapped[str] = mapped_column(Text)
+    """What the key is called; empty where none was needed."""
+
+    opinion: Mapped[Opinion | None] = mapped_column(Text)
+    """Of the answer. None: it is known what the video is, and the answer was inconclusive."""
+    label: Mapped[Label | None] = mapped_column(Text)
+    """What the video is, where that is said."""
+    note: Mapped[str] = mapped_column(Text)
+
+    answer: Mapped[str] = mapped_column(Text)
+    """The verdict that is spoken of."""
+    score: Mapped[float] = mapped_column(Double)
+    logit: Mapped[float] = mapped_column(Double)
+    made_by: Mapped[str | None] = mapped_column(Text)
+    """As ``JobRow.made_by``."""
+
+    created_at: Mapped[float] = mapped_column(Double)
+    ended_at: Mapped[float | None] = mapped_column(Double)
+    """Since when it no longer counts: withdrawn, or followed by another of the same actor."""
 
 
 class KeyRow(Base):

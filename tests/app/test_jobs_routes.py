@@ -134,7 +134,7 @@ def test_the_list_is_paged_and_filtered(tmp_path: Path) -> None:
 
 def test_the_list_leaves_results_out(client: TestClient) -> None:
     job = ended(client, client.post("/v1/jobs", files=FILE))
-    assert client.get("/v1/jobs?status=done").json()["jobs"] == [job | {"result": None}]
+    assert client.get("/v1/jobs?status=done").json()["jobs"] == [job | {"result": None, "feedback": None}]
 
 
 def test_deleting_removes_answer_and_media(tmp_path: Path) -> None:
