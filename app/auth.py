@@ -45,7 +45,7 @@ AWAY = (SQLAlchemyError, TimeoutError)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PUBLIC = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz"})
+PUBLIC = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz", "/.well-known/specsem-keys.json"})
 """With all below ``/static/``, what needs no key."""
 
 _SCORE = frozenset({KeyScope.SCORE})
@@ -60,6 +60,7 @@ SCOPES: dict[str, dict[str, frozenset[KeyScope]]] = {
     "/v1/jobs": {"GET": _JOBS, "POST": _JOBS},
     "/v1/jobs/{id}": {"GET": _ANSWERS, "DELETE": _JOBS},
     "/v1/jobs/{id}/events": {"GET": _ANSWERS},
+    "/v1/jobs/{id}/report": {"GET": _ANSWERS},
     "/v1/models": {"GET": _ANY},
     "/v1/policies": {"GET": _ANY},
     "/metrics": {"GET": frozenset({KeyScope.METRICS})},

@@ -1,11 +1,12 @@
-"""The tables: jobs, and API keys. A change here needs a migration; a test compares the two."""
+"""The tables: jobs, API keys, the keys of signatures, the audit trail. A change needs a migration; a test
+compares the two."""
 
 from typing import Literal
 
 from sqlalchemy import BigInteger, Double, Index, MetaData, Text, UniqueConstraint, false, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-__all__ = ["Base", "JobRow", "KeyRow", "Status"]
+__all__ = ["AuditRow", "Base", "JobRow", "KeyRow", "SigningKeyRow", "Status"]
 
 Status = Literal["queued", "running", "done", "failed", "expired"]
 
@@ -97,3 +98,29 @@ class KeyRow(Base):
     expires_at: Mapped[float | None] = mapped_column(Double)
     revoked_at: Mapped[float | None] = mapped_column(Double)
     last_used_at: Mapped[float | None] = mapped_column(Double)
+
+
+class SigningKeyRow(Base):
+    """The public half of a key that signs reports; ``app.signing`` has the other."""
+
+    __tablename__ = "signing_keys"
+
+    kid: Mapped[str] = mapped_column(Text, primary_key=True)
+    """Its thumbprint (RFC 7638)."""
+    x: Mapped[str] = mapped_column(Text)
+    """The public key as a JWK has it."""
+    created_at: Mapped[float] = mapped_column(Double)
+    withdrawn_at: Mapped[float | None] = mapped_column(Double)
+
+
+class AuditRow(Base):
+    """One link of the audit trail (``app.audit``). Never changed, never removed."""
+
+    __tablename__ = "audit"
+
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    """1, 2, 3, ... without a gap."""
+    entry: Mapped[str] = mapped_column(Text)
+    """Canonical JSON (RFC 8785)."""
+    sha256: Mapped[str] = mapped_column(Text)
+    """Of ``entry``."""

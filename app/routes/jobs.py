@@ -22,11 +22,11 @@ from app.routes._openapi import KEYED, file_body, problems
 from app.routes._requests import IdempotencyKey, Preferences, Prefers, Thorough, flag, read_json, wants_fresh
 from app.routes.videos import STORED, UPLOAD, FileName, arriving, stored
 from app.schemas import Job, JobLinks, JobList, JobProgress, NamedVideo
-from app.services import Services, Tenant
+from app.services import Sender, Services, Tenant
 from app.uploads import content_type
 from specsem.result import ErrorBody
 
-__all__ = ["SUBMIT", "accepted", "router"]
+__all__ = ["SUBMIT", "JobId", "accepted", "router"]
 
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"], dependencies=KEYED)
 
@@ -51,7 +51,7 @@ async def submit(
     request: Request,
     parts: Services,
     *,
-    tenant: Tenant,
+    sender: Sender,
     prefers: Prefers,
     filename: FileName = "",
     thorough: Thorough = False,
@@ -66,7 +66,7 @@ async def submit(
     Bytes that were scored before with the same model and options are answered at once (`from_store`), unless
     `Cache-Control: no-cache` is sent. The file is removed once the job has ended.
     """
-    order = Order(tenant, thorough, idempotency_key, fresh=wants_fresh(request))
+    order = Order(sender.tenant, thorough, idempotency_key, fresh=wants_fresh(request), key=sender.key)
     if content_type(request)[0] == "application/json":
         asked = await read_json(request, NamedVideo, timeout_s=parts.settings.upload_idle_s)
         if asked.thorough:
@@ -74,9 +74,9 @@ async def submit(
         if asked.url is not None:
             return accepted(await parts.jobs.submit_url(asked.url, order), prefers)
         assert asked.video is not None  # noqa: S101 - the model wants one of the two
-        video, path = await stored(parts, tenant, asked.video)
+        video, path = await stored(parts, sender.tenant, asked.video)
         return accepted(await parts.jobs.submit_video(video, path, order), prefers)
-    async with arriving(request, parts, tenant, filename) as (upload, _):
+    async with arriving(request, parts, sender.tenant, filename) as (upload, _):
         if flag(upload.fields, "thorough"):
             order = order.thoroughly()
         return accepted(await parts.jobs.submit_upload(upload, order), prefers)
@@ -107,9 +107,9 @@ async def get(job_id: JobId, parts: Services, tenant: Tenant) -> Job:
 
 
 @router.delete("/{job_id}", status_code=204, summary="Delete a job", responses=problems("job_not_found"))
-async def delete(job_id: JobId, parts: Services, tenant: Tenant) -> None:
+async def delete(job_id: JobId, parts: Services, sender: Sender) -> None:
     """Removes its answer and its media at once; one that is under way is cancelled."""
-    await parts.jobs.delete(tenant, job_id)
+    await parts.jobs.delete(sender.tenant, job_id, key=sender.key)
 
 
 async def _watched(job_id: JobId, parts: Services, tenant: Tenant) -> JobRow:
@@ -186,7 +186,11 @@ def _described(job: JobRow, *, with_result: bool = True) -> Job:
         started_at=_time(job.started_at),
         finished_at=_time(job.finished_at),
         expires_at=_time(job.expires_at),
-        links=JobLinks(self=f"/v1/jobs/{job.id}", events=f"/v1/jobs/{job.id}/events"),
+        links=JobLinks(
+            self=f"/v1/jobs/{job.id}",
+            events=f"/v1/jobs/{job.id}/events",
+            report=f"/v1/jobs/{job.id}/report",
+        ),
     )
 
 
