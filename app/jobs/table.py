@@ -1,6 +1,7 @@
 """The tables: jobs, API keys, the keys of signatures, the audit trail. A change needs a migration; a test
 compares the two."""
 
+import time
 from typing import Literal
 
 from sqlalchemy import BigInteger, Double, Index, MetaData, Text, UniqueConstraint, false, text
@@ -77,6 +78,17 @@ class JobRow(Base):
     finished_at: Mapped[float | None] = mapped_column(Double)
     expires_at: Mapped[float | None] = mapped_column(Double)
 
+    @property
+    def status_now(self) -> Status:
+        """As its client sees it: what is over by the clock is expired, before the janitor comes."""
+        if (
+            self.status in {"done", "failed"}
+            and self.expires_at is not None
+            and self.expires_at <= time.time()
+        ):
+            return "expired"
+        return self.status
+
 
 class KeyRow(Base):
     """One API key; ``app.keys`` says how it is made and used. Times are seconds since the epoch."""
@@ -116,7 +128,7 @@ class SigningKeyRow(Base):
 class AuditRow(Base):
     """One link of the audit trail (``app.audit``). Never changed, never removed."""
 
-    __tablename__ = "audit"
+    __tablename__ = "audit_trail"
 
     seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     """1, 2, 3, ... without a gap."""

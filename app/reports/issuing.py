@@ -112,11 +112,12 @@ class Reports:
 
 
 def _answer(job: JobRow) -> ScoredFile:
-    if job.status in {"queued", "running"}:
+    status = job.status_now
+    if status in {"queued", "running"}:
         raise Problem("report_unavailable", "The job has not ended yet; there is nothing to report on.")
-    if job.status == "failed":
+    if status == "failed":
         raise Problem("report_unavailable", "The job failed: there is no verdict to report on.")
-    if job.result is None:
+    if status == "expired" or job.result is None:
         raise Problem("report_unavailable", "The job's answer has expired.", status=410)
     try:
         return ScoredFile.model_validate_json(job.result)

@@ -90,12 +90,12 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """The time line: a score for each window, and the two thresholds."""
+    """The time line: a score for each window."""
 
     segments: list[Segment]
     duration_s: float
-    lower: float
-    upper: float
+    levels: list[tuple[float, str]]
+    """The two thresholds."""
     text: str
     """The same for who can't see it."""
 
@@ -182,6 +182,13 @@ def _headline(report: Report) -> Headline:
         ],
         "inconclusive": ["The model can't tell.", *(_reason(code) for code in result.reasons)],
     }[result.verdict]
+    high = sum(segment.score >= threshold.value for segment in result.segments)
+    if high and result.verdict != "generated":
+        lines.append(
+            f"But {high} of {len(result.segments)} windows of the time line reach "
+            f"{_threshold(threshold.value)}, from where a whole video is called generated: a part of this "
+            "one may be. The verdict is of the mean."
+        )
     return Headline(result.verdict, VERDICTS[result.verdict], _score(result.score), lines)
 
 
@@ -278,7 +285,8 @@ def _time_line(report: Report) -> list[Block]:
         f"{len(segments)} windows; scores from {_score(min(scores))} to {_score(max(scores))}, the highest "
         f"at {segments[scores.index(max(scores))].start_s:.2f} s."
     )
-    chart = Chart(segments, result.media.duration_s, result.threshold.lower, result.threshold.value, text)
+    levels = [(result.threshold.value, "generated from"), (result.threshold.lower, "authentic below")]
+    chart = Chart(segments, result.media.duration_s, levels, text)
     if len(segments) > ROWS:
         return [chart, Sentences([text, "Every window is in the signed data."])]
     rows = [[f"{s.start_s:.2f}", f"{s.end_s:.2f}", _score(s.score)] for s in segments]
@@ -347,7 +355,7 @@ def _stability(report: Report) -> list[Block]:
 def _attribution(report: Report) -> list[Block]:
     attribution = report.result.attribution
     if attribution is None:
-        return [Sentences(["It was not asked."])]
+        return [Sentences(["It was not asked for."])]
     return [
         Facts(
             [

@@ -23,7 +23,10 @@ INK, FAINT, LINE = (26, 29, 33), (91, 99, 109), (213, 217, 222)
 GROUND, BAR = (243, 245, 247), (59, 110, 168)
 COLOURS = {"generated": (164, 38, 44), "authentic": (31, 107, 58), "inconclusive": (122, 82, 0)}
 CHART_MM = 34.0
+LABEL_MM = 24.0
 SHOT_MM = 56.0
+LINE_MM = 0.48
+"""Height of a line for each point of its letters."""
 SHOTS_A_ROW = 3
 
 
@@ -68,7 +71,7 @@ class _Paper(FPDF):
     def paragraph(self, text: str, size: float = 9.5, colour: tuple[int, int, int] = INK) -> None:
         """Text across the sheet."""
         self.pen(size, colour)
-        self.multi_cell(0, text=self.safe(text), new_x=XPos.LMARGIN, new_y=YPos.NEXT, align="L")
+        self.multi_cell(0, size * LINE_MM, self.safe(text), new_x=XPos.LMARGIN, new_y=YPos.NEXT, align="L")
         self.ln(1)
 
     def room(self, height_mm: float) -> None:
@@ -119,7 +122,13 @@ def _(block: layout.Sentences, paper: _Paper) -> None:
 def _(block: layout.Facts, paper: _Paper) -> None:
     paper.pen(9)
     with paper.table(
-        col_widths=(28, 72), borders_layout=TableBordersLayout.NONE, first_row_as_headings=False, align="L"
+        col_widths=(28, 72),
+        borders_layout=TableBordersLayout.NONE,
+        first_row_as_headings=False,
+        line_height=9 * LINE_MM,
+        padding=0.4,
+        text_align="L",
+        align="L",
     ) as table:
         for name, value in block.rows:
             row = table.row()
@@ -135,6 +144,8 @@ def _(block: layout.Table, paper: _Paper) -> None:
     with paper.table(
         borders_layout=TableBordersLayout.HORIZONTAL_LINES,
         headings_style=FontFace(color=FAINT),
+        line_height=8.5 * LINE_MM,
+        padding=0.6,
         text_align="L",
         align="L",
     ) as table:
@@ -148,23 +159,22 @@ def _(block: layout.Table, paper: _Paper) -> None:
 @_draw.register
 def _(block: layout.Chart, paper: _Paper) -> None:
     paper.room(CHART_MM + 8)
-    left, top, width = paper.l_margin, paper.get_y() + 2, paper.epw
-    paper.set_fill_color(*GROUND)
-    paper.rect(left, top, width, CHART_MM, style="F")
-    paper.set_fill_color(*BAR)
+    left, top, width = paper.l_margin, paper.get_y() + 2, paper.epw - LABEL_MM
+    with paper.local_context(fill_color=GROUND):
+        paper.rect(left, top, width, CHART_MM, style="F")
     scale = width / block.span_s
-    for segment in block.segments:
-        height = max(0.3, CHART_MM * segment.score)
-        long = max(0.5, (segment.end_s - segment.start_s) * scale)
-        paper.rect(left + segment.start_s * scale, top + CHART_MM - height, long, height, style="F")
-    paper.set_draw_color(*INK)
+    with paper.local_context(fill_color=BAR):
+        for segment in block.segments:
+            height = max(0.3, CHART_MM * segment.score)
+            long = max(0.5, (segment.end_s - segment.start_s) * scale)
+            paper.rect(left + segment.start_s * scale, top + CHART_MM - height, long, height, style="F")
     paper.pen(7, FAINT)
-    with paper.local_context(dash_pattern={"dash": 1.5, "gap": 1}, line_width=0.2):
-        for value in (block.upper, block.lower):
-            paper.line(left, level := top + CHART_MM * (1 - value), left + width, level)
-    for value, name in ((block.upper, "generated from"), (block.lower, "authentic below")):
-        paper.set_xy(left, top + CHART_MM * (1 - value) - 3.5)
-        paper.cell(width, 3, name, align="R")
+    for value, name in block.levels:
+        level = top + CHART_MM * (1 - value)
+        with paper.local_context(draw_color=INK, dash_pattern={"dash": 1.5, "gap": 1}, line_width=0.2):
+            paper.line(left, level, left + width, level)
+        paper.set_xy(left + width, level - 1.5)
+        paper.cell(LABEL_MM, 3, name)
     paper.set_xy(left, top + CHART_MM + 0.5)
     paper.cell(width / 2, 4, "0 s")
     paper.cell(width / 2, 4, f"{block.duration_s:.1f} s", align="R", new_x=XPos.LMARGIN, new_y=YPos.NEXT)

@@ -5,7 +5,6 @@ import base64
 import binascii
 import json
 import re
-import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -161,9 +160,8 @@ def _json(job: Job) -> str:
 
 
 def _described(job: JobRow, *, with_result: bool = True) -> Job:
-    """The job as its client sees it: what is over by the clock is expired, before the janitor comes."""
-    over = job.status in {"done", "failed"} and job.expires_at is not None and job.expires_at <= time.time()
-    status: Status = "expired" if over else job.status
+    """The job as its client sees it."""
+    status = job.status_now
     result: dict[str, Any] | None = None
     if with_result and status == "done" and job.result is not None:
         result = json.loads(job.result)
@@ -173,7 +171,9 @@ def _described(job: JobRow, *, with_result: bool = True) -> Job:
     return Job(
         id=job.id,
         status=status,
-        progress=JobProgress(stage=status if over else job.stage, fraction=job.fraction, eta_s=job.eta_s),
+        progress=JobProgress(
+            stage=status if status == "expired" else job.stage, fraction=job.fraction, eta_s=job.eta_s
+        ),
         result=result,
         error=error,
         filename=job.filename,

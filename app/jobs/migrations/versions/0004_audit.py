@@ -10,11 +10,11 @@ down_revision = "0003"
 def upgrade() -> None:
     """Make them."""
     op.create_table(
-        "audit",
+        "audit_trail",
         sa.Column("seq", sa.BigInteger, nullable=False, autoincrement=False),
         sa.Column("entry", sa.Text, nullable=False),
         sa.Column("sha256", sa.Text, nullable=False),
-        sa.PrimaryKeyConstraint("seq", name="pk_audit"),
+        sa.PrimaryKeyConstraint("seq", name="pk_audit_trail"),
     )
     op.create_table(
         "signing_keys",
@@ -29,4 +29,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Remove them, with all that was written down."""
     op.drop_table("signing_keys")
-    op.drop_table("audit")
+    op.drop_table("audit_trail")
