@@ -18,7 +18,7 @@ from hashlib import sha256
 from typing import Any, Literal
 
 import rfc8785
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, insert, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.jobs.database import is_sqlite
@@ -96,6 +96,7 @@ def append(session: Session, *events: Event) -> None:
         select(AuditRow.seq, AuditRow.sha256).order_by(AuditRow.seq.desc()).limit(1)
     ).one_or_none()
     seq, previous = (last.seq, last.sha256) if last is not None else (0, FIRST)
+    rows = []
     for event in events:
         seq += 1
         entry = rfc8785.dumps(
@@ -111,8 +112,9 @@ def append(session: Session, *events: Event) -> None:
             }
         )
         previous = sha256(entry).hexdigest()
-        session.add(AuditRow(seq=seq, entry=entry.decode(), sha256=previous))
-    session.flush()
+        rows.append({"seq": seq, "entry": entry.decode(), "sha256": previous})
+    if rows:
+        session.execute(insert(AuditRow), rows)
 
 
 def check(links: Iterable[Link], head: Head | None = None) -> Head:

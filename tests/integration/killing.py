@@ -1,7 +1,7 @@
 """Jobs on real processes while those are killed with -9 at random; what came of it is read from the database.
 
-An audit that the service knows nothing of, a trigger, writes down each time that a job ends; what the service's
-own trail says must be the same.
+An audit that the service knows nothing of, a trigger, writes down each time that a job ends. What the
+service's own trail says must be the same.
 """
 
 import hashlib
