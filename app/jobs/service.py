@@ -222,8 +222,8 @@ class Jobs:
         self._store.remove(tenant, job_id, key=key)
         self._files.remove(job_id)
 
-    async def view(self, _job: JobRow, _name: str) -> bytes | None:
-        """A picture of the evidence (PNG). None: it is not kept."""
+    async def view(self, job: JobRow, name: str) -> bytes | None:  # noqa: ARG002 - none are kept as yet
+        """The PNG of one of a job's views; None where it has none of this name."""
         return None
 
     async def note(self, *events: Event) -> None:

@@ -390,7 +390,7 @@ def _c2pa(c2pa: C2pa) -> list[tuple[str, str]]:
         "Made the claim": c2pa.claim_generator,
         "Actions": ", ".join(c2pa.actions),
         "Digital source types": ", ".join(c2pa.digital_source_types),
-        "Says it is generated": "yes" if c2pa.says_generated else "",
+        "Says that a model made it": "it, a part of it or an ingredient" if c2pa.says_generated else "",
         "Trust list": c2pa.trust_list,
     }
     return rows + [(name, value) for name, value in given.items() if value]
@@ -408,7 +408,7 @@ def _trail(trail: Trail) -> list[tuple[str, str]]:
         "Keyframe interval": trail.keyframe_interval and f"{trail.keyframe_interval:g} frames",
         "Edit lists": str(trail.edit_lists),
         "Tracks": "; ".join(trail.tracks),
-        "Bytes after the end": f"{trail.trailing_bytes:,}",
+        "Bytes after the end": None if trail.trailing_bytes is None else str(trail.trailing_bytes),
     }
     return [(name, value) for name, value in given.items() if value]
 
