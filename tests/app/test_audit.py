@@ -3,33 +3,26 @@
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
+from test_jobs_routes import NEW
 
 from app.audit import Event, Head, Trail, TrailBroken, append, check
 from app.auditing import Auditing, Export
 from app.jobs.database import database_of
-from app.jobs.store import Finished, JobStore, NewJob
+from app.jobs.store import Finished, JobStore
 from app.jobs.table import AuditRow, JobRow
 from app.keys import KeyStore
 from app.settings import Settings
 from app.signing import SignatureRefused, load_signer
 from specsem.errors import FileUnusable
 
-JOB = NewJob(
-    id="a" * 32,
-    tenant="acme",
-    filename="secret name.mp4",
-    bytes=3,
-    sha256="5" * 64,
-    thorough=False,
-    keep_media=False,
-    key="abc123",
-)
+JOB = replace(NEW, tenant="acme", filename="secret name.mp4", sha256="5" * 64, key="abc123")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -16,13 +17,13 @@ from fastapi.testclient import TestClient
 from joserfc.jwk import OKPKey
 from PIL import Image
 from test_auth import bearer
-from test_jobs_routes import ended, service
+from test_jobs_routes import NEW, ended, service
 from test_main import check_problem
 from typer.testing import CliRunner
 
 from app.audit import check
 from app.jobs.service import Jobs
-from app.jobs.store import Finished, NewJob
+from app.jobs.store import Finished
 from app.jobs.table import JobRow
 from app.keys import open_keys
 from app.reports import html, pdf
@@ -225,15 +226,7 @@ def test_what_has_no_answer_has_no_report(tmp_path: Path) -> None:
                 (Finished(result="{}", made_by="x"), -1.0, 410),
             ]
         ):
-            new = NewJob(
-                id=str(number) * 32,
-                tenant="",
-                filename="a",
-                bytes=1,
-                sha256="0" * 64,
-                thorough=False,
-                keep_media=False,
-            )
+            new = replace(NEW, id=str(number) * 32)
             jobs._store.add(new, finished=finished, ttl_s=ttl_s)
             check_problem(client.get(f"/v1/jobs/{new.id}/report"), status, "report_unavailable")
 
