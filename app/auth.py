@@ -45,7 +45,9 @@ AWAY = (SQLAlchemyError, TimeoutError)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PUBLIC = frozenset({"/", "/review", "/docs", "/openapi.json", "/healthz", "/readyz"})
+PUBLIC = frozenset(
+    {"/", "/review", "/docs", "/openapi.json", "/healthz", "/readyz", "/.well-known/specsem-keys.json"}
+)
 """With all below ``/static/``, what needs no key."""
 
 _SCORE = frozenset({KeyScope.SCORE})
@@ -64,6 +66,7 @@ SCOPES: dict[str, dict[str, frozenset[KeyScope]]] = {
     "/v1/jobs/{id}/feedback": {"POST": _ANSWERS, "DELETE": _ANSWERS},
     "/v1/review": {"GET": _REVIEW},
     "/v1/review/{id}": {"PUT": _REVIEW, "DELETE": _REVIEW},
+    "/v1/jobs/{id}/report": {"GET": _ANSWERS},
     "/v1/models": {"GET": _ANY},
     "/v1/policies": {"GET": _ANY},
     "/metrics": {"GET": frozenset({KeyScope.METRICS})},

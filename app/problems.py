@@ -76,6 +76,7 @@ CODES: dict[str, Code] = {
     "method_not_allowed": Code(405, "Method not allowed"),
     "request_timeout": Code(408, "The request took too long"),
     "upload_timeout": Code(408, "The upload took too long"),
+    "report_unavailable": Code(409, "There is no answer to report on", also=410),
     "upload_incomplete": Code(409, "Not all of it has arrived"),
     "job_not_done": Code(409, "The job has no answer"),
     "offset_mismatch": Code(409, "The upload goes on elsewhere"),

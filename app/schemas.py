@@ -113,6 +113,7 @@ class JobLinks(_Record):
 
     self: str
     events: str = Field(description="Server-sent events while it is under way.")
+    report: str = Field(description="Signed, once it is done; with `?format=html` or `pdf` for people.")
 
 
 class Job(_Record):

@@ -12,6 +12,7 @@ from app.jobs.service import Jobs
 from app.middleware import CALLER
 from app.observability.telemetry import Telemetry
 from app.problems import Problem, stopping
+from app.reports.issuing import Reports
 from app.resumable import ResumableUploads
 from app.scoring import Scoring
 from app.settings import Settings
@@ -60,6 +61,7 @@ class Parts(Works):
     videos: VideoStore
     resumable: ResumableUploads
     keyring: Keyring
+    reports: Reports
 
 
 # Dependencies are coroutines: FastAPI runs a plain function in a thread, which costs more than they do.

@@ -241,6 +241,13 @@ class Settings(BaseSettings):
         600.0, gt=0, description="/v1/score makes a job of what is longer, unless `Prefer: wait` is sent."
     )
 
+    # Reports.
+    signing_key_file: Path | None = Field(
+        None,
+        description="Ed25519 private key (PEM) that signs reports. Without it, one is made at the first "
+        "start and kept in the data folder.",
+    )
+
     # Addresses: jobs by {"url": ...}.
     url_fetch: bool = Field(
         False,

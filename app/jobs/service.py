@@ -16,6 +16,7 @@ from typing import ParamSpec, TypeVar
 from sqlalchemy import Engine as Database
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from app.audit import Event, Trail
 from app.engines import Engine
 from app.jobs.database import DB_THREADS, open_database
 from app.jobs.feedback import Feedback, FeedbackStore, Said, Waiting
@@ -59,6 +60,8 @@ class Order:
     idempotency_key: str | None = None
     fresh: bool = False
     """Done anew though the store knows the answer."""
+    key: str = ""
+    """Public part of the key that asked; for the audit trail."""
 
     def thoroughly(self) -> "Order":
         """The same, with the whole time line scanned."""
@@ -103,6 +106,8 @@ class Jobs:
         self._threads = ThreadPoolExecutor(DB_THREADS, thread_name_prefix="specsem-jobs")
         self._opened: JobStore | None = None
         self._feedback: FeedbackStore
+        self.trail: Trail
+        """The audit trail, once the database is open."""
         self.media_bytes: dict[str, int] = {}
         """Bytes of all media of jobs, by tenant, as this process last heard."""
         self.database: Database
@@ -126,6 +131,7 @@ class Jobs:
         self.database = await self._run(open_database, settings.database_address, settings.data_dir)
         self._opened = JobStore(self.database)
         self._feedback = FeedbackStore(self.database)
+        self.trail = Trail(self.database)
         await self._run(self._files.open)
         await self.sweep()
         await self._look()
@@ -207,20 +213,28 @@ class Jobs:
         """The latest jobs first; ``before`` is (created_at, id) of the last one seen."""
         return await self._run(self._store.page, tenant, statuses=statuses, before=before, limit=limit)
 
-    async def delete(self, tenant: str, job_id: str) -> None:
+    async def delete(self, tenant: str, job_id: str, *, key: str = "") -> None:
         """Remove a job with its answer and its media; one under way is cancelled.
 
         Raises:
             Problem: ``job_not_found`` (404).
         """
         await self.find(tenant, job_id)
-        await self._run(self._delete, tenant, job_id)
+        await self._run(self._delete, tenant, job_id, key)
         if job_id in self.working:
             self.working[job_id].cancel()
 
-    def _delete(self, tenant: str, job_id: str) -> None:
-        self._store.remove(tenant, job_id)
+    def _delete(self, tenant: str, job_id: str, key: str) -> None:
+        self._store.remove(tenant, job_id, key=key)
         self._files.remove(job_id)
+
+    async def view(self, job: JobRow, name: str) -> bytes | None:  # noqa: ARG002 - none are kept as yet
+        """The PNG of one of a job's views; None where it has none of this name."""
+        return None
+
+    async def note(self, *events: Event) -> None:
+        """Write to the audit trail what comes with no statement of its own. Raises ``SQLAlchemyError``."""
+        await self._run(self.trail.note, *events)
 
     def made_by(self) -> str | None:
         """What an answer of this process stands on; None before the model is loaded."""
@@ -407,6 +421,7 @@ class Jobs:
             url_query=url_query,
             url_sha256=url_sha256,
             fresh=order.fresh,
+            key=order.key,
         )
 
     async def _submit(self, job: NewJob, order: Order, bring_in: Callable[[], None]) -> JobRow:

@@ -1,11 +1,24 @@
-"""The tables: jobs, feedback on them, and API keys. A change needs a migration; a test compares the two."""
+"""The tables: jobs, feedback on them, API keys, the keys of signatures, the audit trail. A change needs a
+migration; a test compares the two."""
 
+import time
 from typing import Literal
 
 from sqlalchemy import BigInteger, Double, Index, MetaData, Text, UniqueConstraint, column, false, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-__all__ = ["Base", "FeedbackRow", "JobRow", "KeyRow", "Label", "Opinion", "Source", "Status"]
+__all__ = [
+    "AuditRow",
+    "Base",
+    "FeedbackRow",
+    "JobRow",
+    "KeyRow",
+    "Label",
+    "Opinion",
+    "SigningKeyRow",
+    "Source",
+    "Status",
+]
 
 Status = Literal["queued", "running", "done", "failed", "expired"]
 Opinion = Literal["right", "wrong", "unsure"]
@@ -84,6 +97,17 @@ class JobRow(Base):
     finished_at: Mapped[float | None] = mapped_column(Double)
     expires_at: Mapped[float | None] = mapped_column(Double)
 
+    @property
+    def status_now(self) -> Status:
+        """As its client sees it: what is over by the clock is expired, before the janitor comes."""
+        if (
+            self.status in {"done", "failed"}
+            and self.expires_at is not None
+            and self.expires_at <= time.time()
+        ):
+            return "expired"
+        return self.status
+
 
 class FeedbackRow(Base):
     """What somebody says of a job's answer. Rows are added and ended, and change in nothing else.
@@ -153,3 +177,29 @@ class KeyRow(Base):
     expires_at: Mapped[float | None] = mapped_column(Double)
     revoked_at: Mapped[float | None] = mapped_column(Double)
     last_used_at: Mapped[float | None] = mapped_column(Double)
+
+
+class SigningKeyRow(Base):
+    """The public half of a key that signs reports; ``app.signing`` has the other."""
+
+    __tablename__ = "signing_keys"
+
+    kid: Mapped[str] = mapped_column(Text, primary_key=True)
+    """Its thumbprint (RFC 7638)."""
+    x: Mapped[str] = mapped_column(Text)
+    """The public key as a JWK has it."""
+    created_at: Mapped[float] = mapped_column(Double)
+    withdrawn_at: Mapped[float | None] = mapped_column(Double)
+
+
+class AuditRow(Base):
+    """One link of the audit trail (``app.audit``). Never changed, never removed."""
+
+    __tablename__ = "audit_trail"
+
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    """1, 2, 3, ... without a gap."""
+    entry: Mapped[str] = mapped_column(Text)
+    """Canonical JSON (RFC 8785)."""
+    sha256: Mapped[str] = mapped_column(Text)
+    """Of ``entry``."""

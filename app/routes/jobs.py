@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -59,7 +58,7 @@ async def submit(
     request: Request,
     parts: Services,
     *,
-    tenant: Tenant,
+    sender: Sender,
     prefers: Prefers,
     filename: FileName = "",
     thorough: Thorough = False,
@@ -74,7 +73,7 @@ async def submit(
     Bytes that were scored before with the same model and options are answered at once (`from_store`), unless
     `Cache-Control: no-cache` is sent. The file is removed once the job has ended.
     """
-    order = Order(tenant, thorough, idempotency_key, fresh=wants_fresh(request))
+    order = Order(sender.tenant, thorough, idempotency_key, fresh=wants_fresh(request), key=sender.key)
     if content_type(request)[0] == "application/json":
         asked = await read_json(request, NamedVideo, timeout_s=parts.settings.upload_idle_s)
         if asked.thorough:
@@ -82,9 +81,9 @@ async def submit(
         if asked.url is not None:
             return accepted(await parts.jobs.submit_url(asked.url, order), prefers)
         assert asked.video is not None  # noqa: S101 - the model wants one of the two
-        video, path = await stored(parts, tenant, asked.video)
+        video, path = await stored(parts, sender.tenant, asked.video)
         return accepted(await parts.jobs.submit_video(video, path, order), prefers)
-    async with arriving(request, parts, tenant, filename) as (upload, _):
+    async with arriving(request, parts, sender.tenant, filename) as (upload, _):
         if flag(upload.fields, "thorough"):
             order = order.thoroughly()
         return accepted(await parts.jobs.submit_upload(upload, order), prefers)
@@ -120,9 +119,9 @@ async def get(job_id: JobId, parts: Services, tenant: Tenant, sender: Sender) ->
 
 
 @router.delete("/{job_id}", status_code=204, summary="Delete a job", responses=problems("job_not_found"))
-async def delete(job_id: JobId, parts: Services, tenant: Tenant) -> None:
+async def delete(job_id: JobId, parts: Services, sender: Sender) -> None:
     """Removes its answer and its media at once; one that is under way is cancelled."""
-    await parts.jobs.delete(tenant, job_id)
+    await parts.jobs.delete(sender.tenant, job_id, key=sender.key)
 
 
 async def _watched(job_id: JobId, parts: Services, tenant: Tenant) -> JobRow:
@@ -174,9 +173,8 @@ def _json(job: Job) -> str:
 
 
 def described(job: JobRow, *, with_result: bool = True) -> Job:
-    """The job as its client sees it: what is over by the clock is expired, before the janitor comes."""
-    over = job.status in {"done", "failed"} and job.expires_at is not None and job.expires_at <= time.time()
-    status: Status = "expired" if over else job.status
+    """The job as its client sees it."""
+    status = job.status_now
     result: dict[str, Any] | None = None
     if with_result and status == "done" and job.result is not None:
         result = json.loads(job.result)
@@ -186,7 +184,9 @@ def described(job: JobRow, *, with_result: bool = True) -> Job:
     return Job(
         id=job.id,
         status=status,
-        progress=JobProgress(stage=status if over else job.stage, fraction=job.fraction, eta_s=job.eta_s),
+        progress=JobProgress(
+            stage=status if status == "expired" else job.stage, fraction=job.fraction, eta_s=job.eta_s
+        ),
         result=result,
         error=error,
         filename=job.filename,
@@ -199,7 +199,11 @@ def described(job: JobRow, *, with_result: bool = True) -> Job:
         started_at=_time(job.started_at),
         finished_at=_time(job.finished_at),
         expires_at=_time(job.expires_at),
-        links=JobLinks(self=f"/v1/jobs/{job.id}", events=f"/v1/jobs/{job.id}/events"),
+        links=JobLinks(
+            self=f"/v1/jobs/{job.id}",
+            events=f"/v1/jobs/{job.id}/events",
+            report=f"/v1/jobs/{job.id}/report",
+        ),
     )
 
 

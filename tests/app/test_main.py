@@ -25,7 +25,8 @@ MEDIA_CODES = sorted({error.code for error in MediaError.__subclasses__()} - {"n
 def files_in(settings: Settings) -> list[Path]:
     """Whatever of a client's is kept."""
     files = (path for path in settings.data_dir.rglob("*") if path.is_file())
-    return [path for path in files if path.suffix != ".lock" and not path.name.startswith("jobs.sqlite3")]
+    ours = ("jobs.sqlite3", "signing-key.pem")
+    return [path for path in files if path.suffix != ".lock" and not path.name.startswith(ours)]
 
 
 def check_problem(answer: Any, status: int, code: str) -> dict[str, Any]:
