@@ -45,12 +45,15 @@ AWAY = (SQLAlchemyError, TimeoutError)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PUBLIC = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz"})
+PUBLIC = frozenset(
+    {"/", "/review", "/docs", "/openapi.json", "/healthz", "/readyz", "/.well-known/specsem-keys.json"}
+)
 """With all below ``/static/``, what needs no key."""
 
 _SCORE = frozenset({KeyScope.SCORE})
 _JOBS = frozenset({KeyScope.JOBS})
-_ANSWERS = _SCORE | _JOBS  # who may only score still reads what became of a video that was made a job
+_REVIEW = frozenset({KeyScope.REVIEW})
+_ANSWERS = _SCORE | _JOBS | _REVIEW  # who may only score still reads what became of a video made a job
 _ANY = frozenset(KeyScope)
 
 SCOPES: dict[str, dict[str, frozenset[KeyScope]]] = {
@@ -61,6 +64,10 @@ SCOPES: dict[str, dict[str, frozenset[KeyScope]]] = {
     "/v1/jobs/{id}": {"GET": _ANSWERS, "DELETE": _JOBS},
     "/v1/jobs/{id}/events": {"GET": _ANSWERS},
     "/v1/jobs/{id}/views/{id}.png": {"GET": _ANSWERS},
+    "/v1/jobs/{id}/feedback": {"POST": _ANSWERS, "DELETE": _ANSWERS},
+    "/v1/review": {"GET": _REVIEW},
+    "/v1/review/{id}": {"PUT": _REVIEW, "DELETE": _REVIEW},
+    "/v1/jobs/{id}/report": {"GET": _ANSWERS},
     "/v1/models": {"GET": _ANY},
     "/v1/policies": {"GET": _ANY},
     "/metrics": {"GET": frozenset({KeyScope.METRICS})},

@@ -1,21 +1,29 @@
 """Requests and answers of /v1. A scored file is ``specsem.result.ScoredFile``, the command line's own."""
 
-from datetime import datetime
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
+from app.jobs.table import FeedbackRow, Label, Opinion, Source
 from specsem.media import MediaInfo
 from specsem.pipeline import Options
-from specsem.result import ErrorBody, Model, Threshold
+from specsem.result import ErrorBody, Model, Threshold, Verdict
 
 __all__ = [
     "OPTIONS",
+    "Decision",
+    "Feedback",
+    "FeedbackGiven",
+    "FeedbackSummary",
     "Health",
     "Job",
     "JobLinks",
     "JobList",
     "JobProgress",
+    "Measured",
     "ModelInfo",
     "ModelList",
     "NamedVideo",
@@ -23,6 +31,8 @@ __all__ = [
     "PolicyList",
     "ProblemDocument",
     "Readiness",
+    "ReviewItem",
+    "ReviewQueue",
     "Version",
     "Video",
     "VideoMedia",
@@ -124,6 +134,7 @@ class JobLinks(_Record):
     self: str
     events: str = Field(description="Server-sent events while it is under way.")
     views: str = Field(description="Its pictures: this, the name of a view of its evidence, and `.png`.")
+    report: str = Field(description="Signed, once it is done; with `?format=html` or `pdf` for people.")
 
 
 class Job(_Record):
@@ -152,6 +163,9 @@ class Job(_Record):
     started_at: datetime | None
     finished_at: datetime | None
     expires_at: datetime | None = Field(description="The answer is removed at this time.")
+    feedback: "FeedbackSummary | None" = Field(
+        None, description="What was said of the answer; not in lists and events."
+    )
     links: JobLinks
 
 
@@ -160,6 +174,107 @@ class JobList(_Record):
 
     jobs: list[Job]
     next: str | None = Field(description="`cursor` of the page that follows; none on the last.")
+
+
+Note = Annotated[
+    str,
+    # PostgreSQL takes no NUL, and nobody wants the others.
+    Field(max_length=1000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$", description="In words."),
+]
+
+
+class FeedbackGiven(_Record):
+    """What somebody says of an answer."""
+
+    verdict: Opinion = Field(description="Whether the answer is right.")
+    label: Label | None = Field(None, description="What the video is, if that is known.")
+    note: Note = ""
+
+
+class Decision(_Record):
+    """What an operator says of a video."""
+
+    label: Label | Literal["unsure"] = Field(description="What it is.")
+    note: Note = ""
+
+
+class Feedback(_Record):
+    """What was said of an answer."""
+
+    verdict: Opinion | None = Field(
+        description="Of the answer. `null`: it was inconclusive, and the label is known."
+    )
+    label: Label | None
+    note: str
+    source: Source = Field(description="`review`: an operator, at the queue.")
+    created_at: datetime
+
+    @classmethod
+    def of(cls, row: FeedbackRow) -> "Feedback":
+        """Without who said it."""
+        return cls(
+            verdict=row.opinion,
+            label=row.label,
+            note=row.note,
+            source=row.source,
+            created_at=datetime.fromtimestamp(row.created_at, UTC),
+        )
+
+
+class FeedbackSummary(_Record):
+    """What was said of a job's answer and counts: the latest of each key, at most."""
+
+    right: int
+    wrong: int
+    unsure: int
+    mine: Feedback | None = Field(description="What came with the key that asks, operators' decisions aside.")
+    decision: Feedback | None = Field(description="The latest decision of an operator.")
+
+    @classmethod
+    def of(cls, rows: Sequence[FeedbackRow], *, actor: str) -> "FeedbackSummary":
+        """Of all that counts, the latest first, for this actor."""
+        counted = Counter(row.opinion for row in rows)
+        mine = (row for row in rows if row.source == "user" and row.actor == actor)
+        decisions = (row for row in rows if row.source == "review")
+        return cls(
+            right=counted["right"],
+            wrong=counted["wrong"],
+            unsure=counted["unsure"],
+            mine=next(map(Feedback.of, mine), None),
+            decision=next(map(Feedback.of, decisions), None),
+        )
+
+
+class ReviewItem(_Record):
+    """An answer that waits for an operator."""
+
+    job: Job = Field(description="Without its `result`.")
+    verdict: Verdict
+    margin: float = Field(description="Distance of the score from the nearer threshold, 0..1.")
+    reports: list[Feedback] = Field(description="What was said against it, or in doubt.")
+
+
+class ReviewQueue(_Record):
+    """What waits, the most urgent first."""
+
+    items: list[ReviewItem]
+    waiting: int = Field(description="How many wait in all.")
+    next: str | None = Field(description="`cursor` of the page that follows; none on the last.")
+
+
+class Measured(_Record):
+    """What a policy did to clips of cameras and generators that the model had not seen."""
+
+    n_generated: int
+    n_real: int
+    generated_called_generated: float = Field(description="Share of the generated clips.")
+    generated_called_generated95: tuple[float, float] | None = Field(
+        description="Its 95% interval, over sources; where it was worked out."
+    )
+    camera_called_generated: float = Field(description="Share of the camera clips.")
+    generated_called_authentic: float
+    camera_called_authentic: float
+    calibration_error: float = Field(description="Expected calibration error of the score, 0..1.")
 
 
 class ModelInfo(_Record):
@@ -186,6 +301,7 @@ class PolicyInfo(_Record):
     name: str
     active: bool
     threshold: Threshold
+    measured: Measured | None = Field(description="On clips as delivered; `null`: it was not.")
 
 
 class PolicyList(_Record):

@@ -229,7 +229,7 @@ def _judge(ready: Sequence[tuple[Source, _Decoded | FailedFile]], scorer: Scorer
         timing_ms = {
             "decode": item.clip.decode_ms,
             "forward": forward_ms,
-            "total": item.clip.decode_ms + forward_ms,
+            "total": item.clip.read_ms + forward_ms,
         }
         answer = assemble(
             path=source.name,

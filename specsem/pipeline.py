@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 from specsem.errors import MediaError
 from specsem.explain import evidence_of, findings_of, pictures_of, stability_of
 from specsem.media import DELIVERIES, Clip, DecoderPool, Delivery
+from specsem.provenance import provenance_of
 from specsem.registry import ModelRecord
-from specsem.result import Coverage, Media, Model, Provenance, ScoredFile, Stability, View
+from specsem.result import Coverage, Media, Model, ScoredFile, Stability, View
 
 if TYPE_CHECKING:  # torch takes seconds to import, and nothing here needs it
     from specsem.scorer import ClipVerdict, Scorer, WindowScore
@@ -89,7 +90,7 @@ class StopWatch:
     def scored(self, clip: Clip) -> None:
         """Decoding and forward are done."""
         self._last = time.perf_counter()
-        begun = self._begun + clip.decode_ms / 1e3 if self._decoded is None else self._decoded
+        begun = self._begun + clip.read_ms / 1e3 if self._decoded is None else self._decoded
         self._stages = {"decode": clip.decode_ms, "forward": max(0.0, self._last - begun) * 1e3}
 
     def lap(self, stage: str) -> None:
@@ -116,7 +117,7 @@ def assemble(
     stability: Stability | None = None,
     views: Sequence[View] = (),
 ) -> ScoredFile:
-    """The public answer for one file.
+    """The public answer for one file. ``timing_ms``: stages but ``provenance``, which the clip knows.
 
     A verdict that delivery turns into its opposite is none. A family of generators is only named where the
     verdict is ``generated``: the head knows nothing else.
@@ -150,13 +151,15 @@ def assemble(
             duration_s=clip.info.duration_s,
             frames_scored=clip.info.frames_scored,
         ),
-        provenance=Provenance(),
+        provenance=provenance_of(clip),
         findings=findings_of(verdict, clip, stability=stability, attribution=attribution),
         evidence=evidence_of(verdict, views) if options.evidence else None,
         stability=stability,
         attribution=attribution,
         model=Model(name=record.name, version=record.version, sha256=record.sha256),
-        timing_ms={stage: round(ms, 1) for stage, ms in timing_ms.items()},
+        timing_ms={
+            stage: round(ms, 1) for stage, ms in {**timing_ms, "provenance": clip.manifests_ms}.items()
+        },
         warnings=warnings,
     )
 

@@ -6,7 +6,8 @@ asynchronous drivers are threads too), and one way of writing statements then se
 
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -16,9 +17,10 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, 
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from app.settings import Settings
 from specsem.errors import SpecSemError
 
-__all__ = ["DB_THREADS", "StoreUnusable", "is_sqlite", "migrate", "open_database"]
+__all__ = ["DB_THREADS", "StoreUnusable", "database_of", "is_sqlite", "migrate", "open_database"]
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 DB_THREADS = 4
@@ -33,9 +35,9 @@ class StoreUnusable(SpecSemError):
     code = "store_unusable"
 
 
-def is_sqlite(engine: Engine) -> bool:
+def is_sqlite(bind: Engine | Connection) -> bool:
     """Whether it is SQLite; PostgreSQL otherwise."""
-    return engine.dialect.name == "sqlite"
+    return bind.dialect.name == "sqlite"
 
 
 def open_database(url: str | None, data_dir: Path) -> Engine:
@@ -53,6 +55,21 @@ def open_database(url: str | None, data_dir: Path) -> Engine:
             engine.dispose()
         raise StoreUnusable(_sentence(error)) from error
     return engine
+
+
+@contextmanager
+def database_of(settings: Settings) -> Iterator[Engine]:
+    """The database of a service, whether it runs or not.
+
+    Raises:
+        DataDirUnusable, StoreUnusable: its data folder or its database can't be used.
+    """
+    settings.make_data_dir()
+    engine = open_database(settings.database_address, settings.data_dir)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:

@@ -6,7 +6,7 @@ never quite agree; SQLite (in WAL mode) lives on one machine, whose clock is eve
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
@@ -30,11 +30,13 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, defer
 
+from app.audit import Event, append
 from app.jobs.database import is_sqlite
-from app.jobs.table import JobRow, Status
+from app.jobs.table import FeedbackRow, JobRow, Status
 from specsem.pipeline import Options
+from specsem.result import ScoredFile
 
-__all__ = ["Census", "Finished", "JobStore", "KeyTaken", "NewJob", "Progress"]
+__all__ = ["Census", "Finished", "JobStore", "KeyTaken", "NewJob", "Progress", "Store"]
 
 LEASE_BYTES = 16
 FINISHED = ("done", "failed")
@@ -61,6 +63,8 @@ class NewJob:
     url_query: str | None = field(default=None, repr=False)
     url_sha256: str | None = None
     fresh: bool = False
+    key: str = ""
+    """Public part of the key that asked: for the audit trail, and not in the row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +77,42 @@ class Finished:
     error_message: str | None = None
     from_store: bool = False
     """By an earlier job for the same bytes."""
+    verdict: str | None = None
+    margin: float | None = None
+    """As ``JobRow`` has it."""
+    summary: dict[str, Any] = field(default_factory=dict)
+    """What the audit trail keeps of the result."""
+
+    @classmethod
+    def of(cls, answer: ScoredFile, *, made_by: str | None, from_store: bool = False) -> "Finished":
+        """With this answer."""
+        limits = answer.threshold
+        return cls(
+            result=answer.model_dump_json(),
+            made_by=made_by,
+            from_store=from_store,
+            verdict=answer.verdict,
+            margin=min(abs(answer.score - limit) for limit in (limits.value, limits.lower)),
+            summary={
+                "verdict": answer.verdict,
+                "score": answer.score,
+                "threshold": limits.value,
+                "model": answer.model.model_dump(),
+            },
+        )
 
     @property
     def status(self) -> Status:
         """The state that this is."""
         return "failed" if self.result is None else "done"
+
+    def event(self, tenant: str, job_id: str) -> Event:
+        """What the audit trail keeps of it."""
+        if self.result is None:
+            return Event("job_failed", tenant, job=job_id, details={"code": self.error_code})
+        return Event(
+            "job_scored", tenant, job=job_id, details={**self.summary, "from_store": self.from_store}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +133,37 @@ class Census:
     """How long the one that waits longest has waited, in seconds; 0 where none does."""
 
 
-class JobStore:
-    """The rows. What it gives out is a snapshot: changing it changes nothing."""
+class Store:
+    """Statements on the database of jobs, each in a transaction of its own."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._writing = engine.execution_options(writes=True)
         self._sqlite = is_sqlite(engine)
+
+    @contextmanager
+    def _session(self, engine: Engine) -> Iterator[Session]:
+        """One transaction; rows read in it stay readable after it."""
+        with Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def _now(self) -> ColumnElement[float]:
+        if self._sqlite:
+            return literal(time.time())
+        return func.extract("epoch", func.clock_timestamp()).cast(JobRow.created_at.type)
+
+    def _has(self, status: Status) -> ColumnElement[bool]:
+        """Whether a job is in this state for its client: expired by the clock, before the janitor comes."""
+        if status == "expired":
+            over = and_(JobRow.status.in_(FINISHED), JobRow.expires_at <= self._now())
+            return or_(JobRow.status == "expired", over)
+        if status in FINISHED:
+            return and_(JobRow.status == status, JobRow.expires_at > self._now())
+        return JobRow.status == status
+
+
+class JobStore(Store):
+    """The rows. What it gives out is a snapshot: changing it changes nothing."""
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -120,6 +179,7 @@ class JobStore:
         """
         now = self._now()
         columns = asdict(job)
+        events = [Event("job_submitted", job.tenant, columns.pop("key"), job.id)]
         statement = insert(JobRow).values(
             **columns.pop("options"),
             **columns,
@@ -130,9 +190,12 @@ class JobStore:
         )
         if finished is not None:
             statement = statement.values(**self._ending(finished, ttl_s), keep_media=False)
+            events.append(finished.event(job.tenant, job.id))
         try:
             with self._session(self._writing) as session:
-                return session.execute(statement.returning(JobRow)).scalar_one()
+                row = session.execute(statement.returning(JobRow)).scalar_one()
+                append(session, *events)
+                return row
         except IntegrityError as error:
             raise KeyTaken(job.idempotency_key) from error
 
@@ -191,11 +254,18 @@ class JobStore:
         with self._session(self._engine) as session:
             return list(session.execute(ordered).scalars())
 
-    def remove(self, tenant: str, job_id: str) -> bool:
-        """Forget a job, whatever it is doing; its worker finds its lease gone. False: there is none."""
-        statement = delete(JobRow).where(JobRow.tenant == tenant, JobRow.id == job_id)
+    def remove(self, tenant: str, job_id: str, *, key: str = "") -> bool:
+        """Forget a job and what was said of it, whatever it is doing; its worker finds its lease gone.
+        False: there is none."""
         with self._session(self._writing) as session:
-            return _hit(session, statement)
+            session.execute(
+                delete(FeedbackRow).where(FeedbackRow.tenant == tenant, FeedbackRow.job_id == job_id)
+            )
+            statement = delete(JobRow).where(JobRow.tenant == tenant, JobRow.id == job_id)
+            if not _hit(session, statement):
+                return False
+            append(session, Event("job_deleted", tenant, key, job_id))
+            return True
 
     def queued(self) -> int:
         """How many jobs wait."""
@@ -256,7 +326,8 @@ class JobStore:
 
     def finish(self, job: JobRow, finished: Finished, *, ttl_s: float) -> bool:
         """End a job. False: the lease is another's, or the job is gone; nothing was written then."""
-        return self._as_holder(job, **self._ending(finished, ttl_s))
+        ended = _held(job).values(**self._ending(finished, ttl_s))
+        return self._changed(ended, finished.event(job.tenant, job.id))
 
     def hand_back(self, job: JobRow, *, after_s: float = 0.0, counts: bool) -> bool:
         """Let others have it, after a while; an attempt that was cut short by us doesn't count."""
@@ -285,7 +356,7 @@ class JobStore:
             )
             .values(**self._ending(worn_out, ttl_s))
         )
-        return self._ids_hit(statement)
+        return self._ids_hit(statement, worn_out.event)
 
     # -- for the janitor ------------------------------------------------------------------------------------
 
@@ -308,7 +379,7 @@ class JobStore:
                 expires_at=func.coalesce(JobRow.expires_at, now),
             )
         )
-        return self._ids_hit(statement)
+        return self._ids_hit(statement, lambda tenant, job_id: Event("job_expired", tenant, job=job_id))
 
     def purge(self, *, after_s: float) -> list[str]:
         """Remove the rows of jobs that expired so long ago. Their ids."""
@@ -346,26 +417,6 @@ class JobStore:
 
     # -- how ------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _session(self, engine: Engine) -> Iterator[Session]:
-        """One transaction; rows read in it stay readable after it."""
-        with Session(engine, expire_on_commit=False) as session, session.begin():
-            yield session
-
-    def _now(self) -> ColumnElement[float]:
-        if self._sqlite:
-            return literal(time.time())
-        return func.extract("epoch", func.clock_timestamp()).cast(JobRow.created_at.type)
-
-    def _has(self, status: Status) -> ColumnElement[bool]:
-        """Whether a job is in this state for its client: expired by the clock, before the janitor comes."""
-        if status == "expired":
-            over = and_(JobRow.status.in_(FINISHED), JobRow.expires_at <= self._now())
-            return or_(JobRow.status == "expired", over)
-        if status in FINISHED:
-            return and_(JobRow.status == status, JobRow.expires_at > self._now())
-        return JobRow.status == status
-
     def _ending(self, finished: Finished, ttl_s: float) -> dict[str, Any]:
         now = self._now()
         return {
@@ -377,6 +428,8 @@ class JobStore:
             "error_code": finished.error_code,
             "error_message": finished.error_message,
             "from_store": finished.from_store,
+            "verdict": finished.verdict,
+            "margin": finished.margin,
             "url_query": None,
             "finished_at": now,
             "expires_at": now + ttl_s,
@@ -385,17 +438,28 @@ class JobStore:
 
     def _as_holder(self, job: JobRow, **values: Any) -> bool:
         """Change a row if the lease that came with ``job`` still holds."""
-        statement = (
-            update(JobRow)
-            .where(JobRow.id == job.id, JobRow.status == "running", JobRow.lease == job.lease)
-            .values(**values)
-        )
-        with self._session(self._writing) as session:
-            return _hit(session, statement)
+        return self._changed(_held(job).values(**values))
 
-    def _ids_hit(self, statement: Update) -> list[str]:
+    def _changed(self, statement: Update | Delete, *events: Event) -> bool:
+        """Change or remove a row, and note it in the trail. False: it is not there, and nothing is noted."""
         with self._session(self._writing) as session:
-            return list(session.execute(statement.returning(JobRow.id)).scalars())
+            hit = _hit(session, statement)
+            if hit and events:
+                append(session, *events)
+            return hit
+
+    def _ids_hit(self, statement: Update, event: Callable[[str, str], Event]) -> list[str]:
+        """Change rows, and note each by the ``event`` of its tenant and id. The ids."""
+        with self._session(self._writing) as session:
+            hit = session.execute(statement.returning(JobRow.tenant, JobRow.id)).all()
+            if hit:
+                append(session, *(event(row.tenant, row.id) for row in hit))
+            return [row.id for row in hit]
+
+
+def _held(job: JobRow) -> Update:
+    """An update of the row, if the lease that came with ``job`` still holds."""
+    return update(JobRow).where(JobRow.id == job.id, JobRow.status == "running", JobRow.lease == job.lease)
 
 
 def _needs_media() -> ColumnElement[bool]:

@@ -20,7 +20,7 @@ from app.routes._requests import (
 from app.routes.jobs import SUBMIT, accepted
 from app.routes.videos import BAD_FILE, STORED, UPLOAD, FileName, arriving, stored
 from app.schemas import Job, NamedVideo
-from app.services import Parts, Services, Tenant
+from app.services import Parts, Sender, Services
 from app.uploads import Upload, content_type
 from specsem.errors import NotFound
 from specsem.result import ScoredFile
@@ -50,7 +50,7 @@ async def score(
     request: Request,
     parts: Services,
     *,
-    tenant: Tenant,
+    sender: Sender,
     prefers: Prefers,
     options: Asked,
     filename: FileName = "",
@@ -65,10 +65,10 @@ async def score(
     """
     if not prefers.respond_async:
         parts.engine.check_ready()
-    order = Order(tenant, options, idempotency_key, fresh=wants_fresh(request))
+    order = Order(sender.tenant, options, idempotency_key, fresh=wants_fresh(request), key=sender.key)
     if content_type(request)[0] == "application/json":
         return await _score_stored(request, parts, order, prefers)
-    async with arriving(request, parts, tenant, filename) as (upload, _):
+    async with arriving(request, parts, sender.tenant, filename) as (upload, _):
         order = order.also(asked_in_form(upload.fields))
         if prefers.respond_async or await _is_long(request, parts, prefers, upload):
             return accepted(await parts.jobs.submit_upload(upload, order), prefers)
