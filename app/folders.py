@@ -12,15 +12,21 @@ from typing import Generic, Protocol, TypeVar
 
 from pydantic import ValidationError
 
+from app.disconnect import to_the_end
 from app.problems import Problem
 from app.room import Room, Taken, Tally
 from app.uploads import PRIVATE
 
-__all__ = ["FolderStore", "not_found", "sync", "write_synced"]
+__all__ = ["FolderStore", "not_found", "remove_folder", "sync", "write_synced"]
 
 logger = logging.getLogger("specsem.app")
 
 ID_PATTERN = re.compile(r"[0-9a-f]{32}")
+
+
+async def remove_folder(folder: Path) -> None:
+    """Remove a folder, if it is there, with all that is in it: to the end, whoever leaves meanwhile."""
+    await to_the_end(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
 
 
 class Record(Protocol):

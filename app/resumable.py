@@ -29,7 +29,7 @@ from starlette.requests import Request
 from app.admission import Permit
 from app.digests import TUS_ALGORITHMS, Digests
 from app.disconnect import to_the_end
-from app.folders import FolderStore, not_found, sync, write_synced
+from app.folders import FolderStore, not_found, remove_folder, sync, write_synced
 from app.problems import Problem, too_large
 from app.room import Room, Tally
 from app.schemas import VideoMedia
@@ -364,7 +364,7 @@ class ResumableUploads(FolderStore[PartialUpload]):
         await self._remove(upload.record.id)
 
     async def _remove(self, upload_id: str) -> None:
-        await to_the_end(asyncio.to_thread(shutil.rmtree, self.root / upload_id, ignore_errors=True))
+        await remove_folder(self.root / upload_id)
         self.tally.drop(upload_id)
 
     async def delete(self, tenant: str, upload_id: str) -> bool:

@@ -2,12 +2,11 @@
 
 import asyncio
 import secrets
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
 from app.disconnect import to_the_end
-from app.folders import FolderStore, not_found, sync, write_synced
+from app.folders import FolderStore, not_found, remove_folder, sync, write_synced
 from app.room import Room
 from app.schemas import Video, VideoMedia
 from app.uploads import MEDIA_FILE, Upload, disk_full
@@ -52,7 +51,7 @@ class VideoStore(FolderStore[StoredVideo]):
             await to_the_end(asyncio.to_thread(self._move, upload.folder, video))
         except (OSError, asyncio.CancelledError) as error:
             if video_id is None:  # the client never learns it
-                await to_the_end(asyncio.to_thread(shutil.rmtree, self.root / video.id, ignore_errors=True))
+                await remove_folder(self.root / video.id)
             if isinstance(error, OSError):
                 raise disk_full() from error
             raise
@@ -85,7 +84,7 @@ class VideoStore(FolderStore[StoredVideo]):
             Problem: ``video_not_found`` (404).
         """
         await self.get(tenant, video_id)
-        await to_the_end(asyncio.to_thread(shutil.rmtree, self.folder(video_id), ignore_errors=True))
+        await remove_folder(self.folder(video_id))
         self.tally.drop(video_id)
 
     def _size(self, _folder: Path, record: StoredVideo) -> int:

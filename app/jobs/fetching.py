@@ -1,7 +1,6 @@
 """Brings in the files of jobs that were submitted by their address."""
 
 import asyncio
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from io import FileIO
 from urllib.parse import unquote
 
 from app.admission import Admission
+from app.folders import remove_folder
 from app.jobs.files import JobFiles
 from app.outbound import Answer, Outbound, Target, parse_url
 from app.problems import Problem, too_large
@@ -103,7 +103,7 @@ class Fetcher:
                         raise Problem("not_a_video", "The file is empty.")
                     await asyncio.to_thread(self._files.move_in, job_id, folder)
             finally:
-                await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+                await remove_folder(folder)
         except OSError as error:
             raise disk_full() from error
         return Fetched(sink.bytes, sink.digest())

@@ -209,9 +209,11 @@ class Worker:
     async def _fetch(self, job: JobRow, watch: _Watch) -> str:
         """Bring in the file of a job that was submitted by its address. Its sha256."""
         watch.span(0.0, FETCH_SHARE)
+        begun = time.monotonic()
         fetched = await self._jobs.fetch(job, watch.tell)
         if fetched is None:
             raise _HandBack
+        self._telemetry.stage("fetch", begun, lane="bulk")
         watch.span(FETCH_SHARE, 1.0)
         logger.info("fetched %d bytes", fetched.bytes)
         return fetched.sha256

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Described", "Metrics", "Outcome", "Release", "Stage"]
 
-Stage = Literal["receive", "decoder_queue", "decode", "scan", "queue", "forward", "total"]
+Stage = Literal["receive", "fetch", "decoder_queue", "decode", "scan", "queue", "forward", "total"]
 Release = Literal["full", "queue_empty", "shape"]
 Outcome = Literal["done", "failed", "retried", "handed_back", "lost"]
 
@@ -88,9 +88,9 @@ class Metrics:
         stages = self._made(
             Histogram,
             "stage_duration_seconds",
-            "Time of a video in a stage that it got through: receive (upload), decoder_queue (waits for a "
-            "decoder), decode, scan (thorough: decodes and scores in turn), queue (waits for the model), "
-            "forward, total (all but receive).",
+            "Time of a video in a stage that it got through: receive (upload), fetch (of a job by address), "
+            "decoder_queue (waits for a decoder), decode, scan (thorough: decodes and scores in turn), queue "
+            "(waits for the model), forward, total (all but receive and fetch).",
             "stage lane",
             buckets=SECONDS,
         )

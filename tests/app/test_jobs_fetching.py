@@ -92,6 +92,8 @@ def test_it_is_fetched_scored_and_forgotten(tmp_path: Path, caplog: pytest.LogCa
             assert '"path":"clip one.mp4"' in done.result
             assert done.url == server.url("/videos/clip%20one.mp4")
             assert SECRET not in in_database(home)
+            took = 'specsem_stage_duration_seconds_count{lane="bulk",stage="fetch"} 1.0'
+            assert took in home.telemetry.metrics.render("")[0].decode()
             await nothing_left(home)
 
     with origin({"/videos/clip%20one.mp4": gives(CLIP)}) as server:
