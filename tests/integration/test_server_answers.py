@@ -38,7 +38,8 @@ def comparable(answer: dict[str, Any]) -> dict[str, Any]:
     assert answer.keys() == ScoredFile.model_fields.keys()
     rounded = {"score": round(answer["score"], 4), "logit": round(answer["logit"], 3), "timing_ms": None}
     segments = [segment | {"score": round(segment["score"], 4)} for segment in answer["segments"]]
-    return answer | rounded | {"segments": segments, "path": Path(answer["path"]).name}
+    findings = [finding["code"] for finding in answer["findings"]]
+    return answer | rounded | {"segments": segments, "findings": findings, "path": Path(answer["path"]).name}
 
 
 @pytest.fixture(scope="module")
