@@ -50,6 +50,7 @@ PUBLIC = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz"})
 
 _SCORE = frozenset({KeyScope.SCORE})
 _JOBS = frozenset({KeyScope.JOBS})
+_WEBHOOKS = frozenset({KeyScope.WEBHOOKS})
 _ANSWERS = _SCORE | _JOBS  # who may only score still reads what became of a video that was made a job
 _ANY = frozenset(KeyScope)
 
@@ -60,6 +61,14 @@ SCOPES: dict[str, dict[str, frozenset[KeyScope]]] = {
     "/v1/jobs": {"GET": _JOBS, "POST": _JOBS},
     "/v1/jobs/{id}": {"GET": _ANSWERS, "DELETE": _JOBS},
     "/v1/jobs/{id}/events": {"GET": _ANSWERS},
+    "/v1/webhooks": {"GET": _WEBHOOKS, "POST": _WEBHOOKS},
+    "/v1/webhooks/{id}": dict.fromkeys(("GET", "PATCH", "DELETE"), _WEBHOOKS),
+    "/v1/webhooks/{id}/rotate": {"POST": _WEBHOOKS},
+    "/v1/webhooks/{id}/ping": {"POST": _WEBHOOKS},
+    "/v1/webhooks/{id}/redeliver": {"POST": _WEBHOOKS},
+    "/v1/webhooks/{id}/deliveries": {"GET": _WEBHOOKS},
+    "/v1/webhooks/{id}/deliveries/{id}": {"GET": _WEBHOOKS},
+    "/v1/webhooks/{id}/deliveries/{id}/redeliver": {"POST": _WEBHOOKS},
     "/v1/models": {"GET": _ANY},
     "/v1/policies": {"GET": _ANY},
     "/metrics": {"GET": frozenset({KeyScope.METRICS})},

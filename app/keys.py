@@ -23,7 +23,7 @@ from app.jobs.table import KeyRow
 from app.settings import Settings, parse_rate
 from specsem.errors import SpecSemError
 
-__all__ = ["KEY", "KeyRefused", "KeyScope", "KeyStore", "digest", "is_usable", "open_keys"]
+__all__ = ["KEY", "TENANT", "KeyRefused", "KeyScope", "KeyStore", "digest", "is_usable", "open_keys"]
 
 PREFIX_BYTES = 6
 SECRET_BYTES = 32
@@ -53,6 +53,8 @@ class KeyScope(StrEnum):
     """Submit, list, read and delete jobs."""
     ADMIN = "admin"
     """What concerns the service and not one tenant."""
+    WEBHOOKS = "webhooks"
+    """Register webhooks, and see what became of their deliveries."""
     METRICS = "metrics"
     """Read the metrics."""
 

@@ -45,7 +45,7 @@ from app.problems import Problem, ProblemResponse, from_error, from_status
 from app.quotas import Failures
 from app.resumable import ResumableUploads
 from app.room import Room
-from app.routes import health, jobs, models, pages, resumable, score, videos
+from app.routes import health, jobs, models, pages, resumable, score, videos, webhooks
 from app.scoring import Decoder, Scoring
 from app.services import Parts, Works
 from app.settings import Settings, parse_rate
@@ -53,6 +53,8 @@ from app.stopping import SETTLE_S, Drain, Draining, leave_within
 from app.uploads import FORM_OVERHEAD_BYTES, Inbox
 from app.version import built_from
 from app.videos import VideoStore
+from app.webhooks.dispatcher import Dispatcher
+from app.webhooks.service import Webhooks
 from specsem import __version__
 from specsem.errors import ModelError, SpecSemError
 from specsem.registry import get_model
@@ -63,7 +65,7 @@ logger = logging.getLogger("specsem.app")
 
 ROUTERS = (
     resumable.creation,
-    *(routes.router for routes in (score, videos, resumable, jobs, models, health, pages)),
+    *(routes.router for routes in (score, videos, resumable, jobs, webhooks, models, health, pages)),
 )
 SWEEP_S = 300.0
 LAST_CALL_S = 0.3
@@ -117,6 +119,7 @@ def create_app(
         docs_url=None,  # ours is at /docs, without a CDN
         redoc_url=None,
         telemetry=NO_SPANS_OF_FASTAPI,
+        webhooks=webhooks.messages,
     )
     app.state.model_failed = _stay_unready
     app.state.drain = Drain()
@@ -187,6 +190,7 @@ async def _started(
                     engine=engine,
                     scoring=works.scoring,
                     jobs=works.jobs,
+                    webhooks=works.webhooks,
                     telemetry=telemetry,
                     admission=admission,
                     inbox=inbox,
@@ -233,12 +237,18 @@ async def _working(
         telemetry=telemetry,
     )
     telemetry.metrics.build(__version__, settings.commit or await asyncio.to_thread(built_from))
-    works = Works(settings=settings, engine=engine, scoring=scoring, jobs=jobs, telemetry=telemetry)
+    hooks = Webhooks(settings, jobs.database)
+    works = Works(
+        settings=settings, engine=engine, scoring=scoring, jobs=jobs, webhooks=hooks, telemetry=telemetry
+    )
     telemetry.metrics.watch(works)
     background = [
         asyncio.create_task(_start(engine, model_failed, telemetry)),
         asyncio.create_task(jobs.keep_house()),
+        asyncio.create_task(hooks.keep_house()),
     ]
+    dispatcher = Dispatcher(hooks, settings, telemetry)
+    sending = asyncio.create_task(dispatcher.run()) if settings.webhook_slots else None
     worker = Worker(jobs, scoring, engine, settings, slots=slots, telemetry=telemetry)
     working = asyncio.create_task(worker.run()) if slots else None
     try:
@@ -247,11 +257,15 @@ async def _working(
         jobs.stop()
         if working is not None:
             await asyncio.gather(working, return_exceptions=True)
+        dispatcher.stop()  # now: what jobs just told may still get out
+        if sending is not None:
+            await asyncio.gather(sending, return_exceptions=True)
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await engine.aclose()
         await asyncio.to_thread(scoring.close)
+        await hooks.aclose()
         await jobs.aclose()
         await asyncio.to_thread(telemetry.close)
 

@@ -248,6 +248,55 @@ def keys_table(keys: Sequence[Mapping[str, Any]]) -> None:
     Console().print(table)
 
 
+def webhooks_table(webhooks: Sequence[Mapping[str, Any]]) -> None:
+    """Print the webhooks of a service, as its ``Console.listed`` gives them."""
+    table = Table(
+        Column("id", no_wrap=True),
+        "state",
+        "tenant",
+        "events",
+        "address",
+        "description",
+        box=None,
+        header_style="dim",
+    )
+    for webhook in webhooks:
+        state = "active" if webhook["enabled"] else f"disabled ({webhook['disabled_because']})"
+        table.add_row(
+            webhook["id"],
+            state,
+            webhook["tenant"],
+            " ".join(webhook["events"]) or "all",
+            escape(webhook["url"]),
+            escape(webhook["description"]),
+        )
+    Console().print(table)
+
+
+def deliveries_table(deliveries: Sequence[Mapping[str, Any]]) -> None:
+    """Print what became of events, as ``Console.deliveries`` of the service gives it."""
+    table = Table(
+        Column("event", no_wrap=True),
+        "type",
+        "status",
+        Column("attempts", justify="right"),
+        "created",
+        "last error",
+        box=None,
+        header_style="dim",
+    )
+    for delivery in deliveries:
+        table.add_row(
+            delivery["id"],
+            delivery["type"],
+            delivery["status"],
+            str(delivery["attempts"]),
+            delivery["created_at"][:19],
+            escape(delivery["last_error"] or ""),
+        )
+    Console().print(table)
+
+
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -1,11 +1,9 @@
 """Every statement on the table of jobs. Blocking: ``service`` calls it in threads of its own.
 
-Times are compared by one clock. On PostgreSQL that is the server's, because workers on several machines
-never quite agree; SQLite (in WAL mode) lives on one machine, whose clock is everybody's.
+Times are compared by one clock: ``app.jobs.database.clock``.
 """
 
 import secrets
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -30,10 +28,13 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, defer
 
-from app.jobs.database import is_sqlite
+from app.jobs.database import clock, is_sqlite
 from app.jobs.table import JobRow, Status
+from app.webhooks import outbox
+from app.webhooks.events import Event, job_ended
+from specsem.result import ErrorBody
 
-__all__ = ["Census", "Finished", "JobStore", "KeyTaken", "NewJob", "Progress"]
+__all__ = ["Census", "Finished", "JobStore", "KeyTaken", "NewJob", "Progress", "Store", "hit"]
 
 LEASE_BYTES = 16
 FINISHED = ("done", "failed")
@@ -78,6 +79,13 @@ class Finished:
         """The state that this is."""
         return "failed" if self.result is None else "done"
 
+    def events(self, job_id: str) -> list[Event]:
+        """What this end of a job is to its tenant's webhooks."""
+        error = None
+        if self.error_code is not None:
+            error = ErrorBody(code=self.error_code, message=self.error_message or "")
+        return job_ended(job_id, result=self.result, error=error)
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -97,13 +105,26 @@ class Census:
     """How long the one that waits longest has waited, in seconds; 0 where none does."""
 
 
-class JobStore:
-    """The rows. What it gives out is a snapshot: changing it changes nothing."""
+class Store:
+    """Statements on the database of jobs, each in a transaction of its own."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._writing = engine.execution_options(writes=True)
         self._sqlite = is_sqlite(engine)
+
+    @contextmanager
+    def _session(self, engine: Engine) -> Iterator[Session]:
+        """One transaction; rows read in it stay readable after it."""
+        with Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def _now(self) -> ColumnElement[float]:
+        return clock(self._engine)
+
+
+class JobStore(Store):
+    """The rows. What it gives out is a snapshot: changing it changes nothing."""
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -121,11 +142,15 @@ class JobStore:
         statement = insert(JobRow).values(
             **asdict(job), status="queued", not_before=now, stage="queued", created_at=now
         )
+        events: list[Event] = []
         if finished is not None:
             statement = statement.values(**self._ending(finished, ttl_s), keep_media=False)
+            events = finished.events(job.id)
         try:
             with self._session(self._writing) as session:
-                return session.execute(statement.returning(JobRow)).scalar_one()
+                row = session.execute(statement.returning(JobRow)).scalar_one()
+                _tell(session, job.tenant, events)
+                return row
         except IntegrityError as error:
             raise KeyTaken(job.idempotency_key) from error
 
@@ -186,7 +211,7 @@ class JobStore:
         """Forget a job, whatever it is doing; its worker finds its lease gone. False: there is none."""
         statement = delete(JobRow).where(JobRow.tenant == tenant, JobRow.id == job_id)
         with self._session(self._writing) as session:
-            return _hit(session, statement)
+            return hit(session, statement)
 
     def queued(self) -> int:
         """How many jobs wait."""
@@ -247,7 +272,12 @@ class JobStore:
 
     def finish(self, job: JobRow, finished: Finished, *, ttl_s: float) -> bool:
         """End a job. False: the lease is another's, or the job is gone; nothing was written then."""
-        return self._as_holder(job, **self._ending(finished, ttl_s))
+        events = finished.events(job.id)  # before the transaction: a long time line takes its time to read
+        with self._session(self._writing) as session:
+            held = hit(session, _held(job).values(**self._ending(finished, ttl_s)))
+            if held:
+                _tell(session, job.tenant, events)
+            return held
 
     def hand_back(self, job: JobRow, *, after_s: float = 0.0, counts: bool) -> bool:
         """Let others have it, after a while; an attempt that was cut short by us doesn't count."""
@@ -276,7 +306,11 @@ class JobStore:
             )
             .values(**self._ending(worn_out, ttl_s))
         )
-        return self._ids_hit(statement)
+        with self._session(self._writing) as session:
+            given_up = session.execute(statement.returning(JobRow.tenant, JobRow.id)).all()
+            for tenant, job_id in given_up:
+                _tell(session, tenant, worn_out.events(job_id))
+            return [job_id for _, job_id in given_up]
 
     # -- for the janitor ------------------------------------------------------------------------------------
 
@@ -299,7 +333,8 @@ class JobStore:
                 expires_at=func.coalesce(JobRow.expires_at, now),
             )
         )
-        return self._ids_hit(statement)
+        with self._session(self._writing) as session:
+            return list(session.execute(statement.returning(JobRow.id)).scalars())
 
     def purge(self, *, after_s: float) -> list[str]:
         """Remove the rows of jobs that expired so long ago. Their ids."""
@@ -331,17 +366,6 @@ class JobStore:
 
     # -- how ------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _session(self, engine: Engine) -> Iterator[Session]:
-        """One transaction; rows read in it stay readable after it."""
-        with Session(engine, expire_on_commit=False) as session, session.begin():
-            yield session
-
-    def _now(self) -> ColumnElement[float]:
-        if self._sqlite:
-            return literal(time.time())
-        return func.extract("epoch", func.clock_timestamp()).cast(JobRow.created_at.type)
-
     def _has(self, status: Status) -> ColumnElement[bool]:
         """Whether a job is in this state for its client: expired by the clock, before the janitor comes."""
         if status == "expired":
@@ -370,17 +394,19 @@ class JobStore:
 
     def _as_holder(self, job: JobRow, **values: Any) -> bool:
         """Change a row if the lease that came with ``job`` still holds."""
-        statement = (
-            update(JobRow)
-            .where(JobRow.id == job.id, JobRow.status == "running", JobRow.lease == job.lease)
-            .values(**values)
-        )
         with self._session(self._writing) as session:
-            return _hit(session, statement)
+            return hit(session, _held(job).values(**values))
 
-    def _ids_hit(self, statement: Update) -> list[str]:
-        with self._session(self._writing) as session:
-            return list(session.execute(statement.returning(JobRow.id)).scalars())
+
+def _held(job: JobRow) -> Update:
+    """An update of the row if the lease that came with ``job`` still holds."""
+    return update(JobRow).where(JobRow.id == job.id, JobRow.status == "running", JobRow.lease == job.lease)
+
+
+def _tell(session: Session, tenant: str, events: Sequence[Event]) -> None:
+    """Have the tenant's webhooks told, if this transaction is committed."""
+    for event in events:
+        outbox.add(session, tenant, event.type, event.data)
 
 
 def _needs_media() -> ColumnElement[bool]:
@@ -388,6 +414,7 @@ def _needs_media() -> ColumnElement[bool]:
     return or_(waits, and_(JobRow.keep_media, JobRow.status.in_(FINISHED)))
 
 
-def _hit(session: Session, statement: Update | Delete) -> bool:
+def hit(session: Session, statement: Update | Delete) -> bool:
+    """Whether the statement found its one row."""
     result = session.execute(statement, execution_options={"synchronize_session": False})
     return cast("CursorResult[Any]", result).rowcount == 1
