@@ -251,20 +251,15 @@ def keys_table(keys: Sequence[Mapping[str, Any]]) -> None:
 def webhooks_table(webhooks: Sequence[Mapping[str, Any]]) -> None:
     """Print the webhooks of a service, as its ``Console.listed`` gives them."""
     table = Table(
-        Column("id", no_wrap=True),
-        "state",
-        "tenant",
-        "events",
-        "address",
-        "description",
+        *(Column(name, no_wrap=True) for name in ("id", "state", "tenant")),
+        *(Column(name, overflow="fold") for name in ("events", "address", "description")),
         box=None,
         header_style="dim",
     )
     for webhook in webhooks:
-        state = "active" if webhook["enabled"] else f"disabled ({webhook['disabled_because']})"
         table.add_row(
             webhook["id"],
-            state,
+            "active" if webhook["enabled"] else webhook["disabled_because"],
             webhook["tenant"],
             " ".join(webhook["events"]) or "all",
             escape(webhook["url"]),
@@ -276,12 +271,8 @@ def webhooks_table(webhooks: Sequence[Mapping[str, Any]]) -> None:
 def deliveries_table(deliveries: Sequence[Mapping[str, Any]]) -> None:
     """Print what became of events, as ``Console.deliveries`` of the service gives it."""
     table = Table(
-        Column("event", no_wrap=True),
-        "type",
-        "status",
-        Column("attempts", justify="right"),
-        "created",
-        "last error",
+        *(Column(name, no_wrap=True) for name in ("event", "type", "status", "tries")),
+        Column("last error", overflow="fold"),
         box=None,
         header_style="dim",
     )
@@ -291,7 +282,6 @@ def deliveries_table(deliveries: Sequence[Mapping[str, Any]]) -> None:
             delivery["type"],
             delivery["status"],
             str(delivery["attempts"]),
-            delivery["created_at"][:19],
             escape(delivery["last_error"] or ""),
         )
     Console().print(table)
