@@ -135,6 +135,8 @@ class WebhookRow(Base):
     """The one before, which signs too until ``old_secret_until``."""
     old_secret_until: Mapped[float | None] = mapped_column(Double)
 
+    held_until: Mapped[float | None] = mapped_column(Double)
+    """Nothing is sent before: the receiver asked for a pause."""
     created_at: Mapped[float] = mapped_column(Double)
     disabled_at: Mapped[float | None] = mapped_column(Double)
     disabled_because: Mapped[DisabledBecause | None] = mapped_column(Text)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Update, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Update, and_, delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session, defer
 
 from app.jobs.store import Store, hit
@@ -179,7 +179,7 @@ class WebhookStore(Store):
             .returning(DeliveryRow.id)
         )
         with self._session(self._writing) as session:
-            session.get(WebhookRow, webhook.id, with_for_update=True)
+            session.execute(update(WebhookRow).where(WebhookRow.id == webhook.id).values(held_until=None))
             return len(session.execute(again).all())
 
     # -- for the dispatcher ---------------------------------------------------------------------------------
@@ -190,9 +190,11 @@ class WebhookStore(Store):
         """What has been due the longest and nobody is at, under a lease of the caller's; not to these
         endpoints, and not of these tenants. None: there is none."""
         now = self._now()
+        held = exists().where(WebhookRow.id == DeliveryRow.webhook_id, WebhookRow.held_until > now)
         following = (
             select(DeliveryRow.id)
             .where(
+                ~held,
                 DeliveryRow.status == "pending",
                 DeliveryRow.not_before <= now,
                 or_(DeliveryRow.lease_until.is_(None), DeliveryRow.lease_until < now),
@@ -237,26 +239,20 @@ class WebhookStore(Store):
         told = {"last_status": failure.status, "last_error": failure.error}
         with self._session(self._writing) as session:
             webhook = None
-            if failure.gone or failure.throttles:  # it stands for all its deliveries: two don't get entangled
+            if (
+                failure.gone or failure.throttles
+            ):  # the endpoint is locked before its deliveries, as everywhere
                 webhook = session.get(WebhookRow, delivery.webhook_id, with_for_update=True)
             now, give_up_at = self._seconds(session), delivery.since + retry_s
+            if webhook is not None and failure.throttles:
+                webhook.held_until = now + failure.pause_s
             if failure.gone or now >= give_up_at:
                 dead = _held(delivery).values(status="dead", ended_at=now, **told, **NO_LEASE)
                 held = hit(session, dead)
-                if failure.gone and webhook is not None and webhook.disabled_at is None:
+                if webhook is not None and failure.gone and webhook.disabled_at is None:
                     self._disable(session, webhook, "gone")
                 return "dead" if held else None
             until = min(now + failure.pause_s, give_up_at)
-            if failure.throttles:
-                session.execute(
-                    update(DeliveryRow)
-                    .where(
-                        DeliveryRow.webhook_id == delivery.webhook_id,
-                        DeliveryRow.status == "pending",
-                        DeliveryRow.not_before < until,
-                    )
-                    .values(not_before=until)
-                )
             waits = _held(delivery).values(not_before=until, **told, **NO_LEASE)
             return "pending" if hit(session, waits) else None
 

@@ -1,4 +1,4 @@
-"""The outbox and its statements, on SQLite and on PostgreSQL: what is written with what, and who may send it."""
+"""The outbox and its statements, on SQLite and on PostgreSQL: what is written with what, and who sends it."""
 
 import json
 import threading
@@ -15,6 +15,7 @@ from app.webhooks import outbox
 from app.webhooks.store import Claimed, Failure, NewEndpoint, TooMany, WebhookStore
 
 DAY_S = 86400.0
+SECRET = "whsec_AAAA"  # noqa: S105 - a stand-in for one
 FAILURE = Failure("It answered 500.", status=500, pause_s=60.0)
 
 
@@ -39,7 +40,7 @@ def endpoint(store: WebhookStore, number: int = 1, *, tenant: str = "", events: 
         url_query=None,
         description="",
         events=events,
-        secret="whsec_AAAA",
+        secret=SECRET,
     )
     return store.add(new, limit=100)
 
@@ -58,6 +59,11 @@ def claim(store: WebhookStore, *, lease_s: float = 60.0, **but: Any) -> Claimed:
     found = store.claim(lease_s=lease_s, **but)
     assert found is not None
     return found
+
+
+def waiting(store: WebhookStore, webhook: WebhookRow) -> str:
+    """An event of this endpoint that is at nobody's hands."""
+    return store.page(webhook, statuses=("pending",), before=None, limit=1)[0].event_id
 
 
 def now(store: WebhookStore, claimed: Claimed) -> DeliveryRow:
@@ -99,10 +105,10 @@ def test_where_the_event_can_t_be_written_the_job_has_not_ended(
 
     def broken(*args: Any) -> str:
         write(*args)
-        raise OSError
+        raise OSError("broken")
 
     monkeypatch.setattr(outbox, "address", broken)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="broken"):
         jobs.finish(held, done(), ttl_s=60)
     row = jobs.find("", held.id)
     assert row is not None
@@ -183,7 +189,7 @@ def test_an_event_has_one_id_wherever_it_goes(jobs: JobStore, store: WebhookStor
 def test_so_many_and_no_more(store: WebhookStore) -> None:
     endpoint(store)
     with pytest.raises(TooMany):
-        store.add(NewEndpoint("2", "", "https://a.example/", None, "", "", "whsec_AAAA"), limit=1)
+        store.add(NewEndpoint("2", "", "https://a.example/", None, "", "", SECRET), limit=1)
     endpoint(store, 3, tenant="another")
 
 
@@ -282,9 +288,12 @@ def test_a_brake_holds_up_all_of_an_endpoint_and_nobody_else(store: WebhookStore
         store.ping(webhook)
     braked = Failure("429", status=429, throttles=True, pause_s=60)
     assert store.failed(claim(store).delivery, braked, retry_s=DAY_S) == "pending"
+    store.ping(webhook)  # what comes now waits too
     assert store.claim(lease_s=60) is None
     store.ping(other)
     assert claim(store).webhook.id == other.id
+    assert store.redeliver(webhook, waiting(store, webhook)) == 1  # by request, at once
+    assert claim(store).webhook.id == webhook.id
 
 
 def test_removing_leaves_nothing(jobs: JobStore, store: WebhookStore) -> None:
@@ -302,7 +311,7 @@ def test_secrets_overlap(store: WebhookStore) -> None:
     webhook = endpoint(store)
     assert store.rotate("", webhook.id, "whsec_BBBB", overlap_s=60)
     store.ping(webhook)
-    assert claim(store).secrets == ["whsec_BBBB", "whsec_AAAA"]
+    assert claim(store).secrets == ["whsec_BBBB", SECRET]
     assert store.rotate("", webhook.id, "whsec_CCCC", overlap_s=0)
     store.ping(webhook)
     assert claim(store).secrets == ["whsec_CCCC"]

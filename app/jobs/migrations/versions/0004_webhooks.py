@@ -20,6 +20,7 @@ def upgrade() -> None:
         sa.Column("secret", sa.Text, nullable=False),
         sa.Column("old_secret", sa.Text),
         sa.Column("old_secret_until", sa.Double),
+        sa.Column("held_until", sa.Double),
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("disabled_at", sa.Double),
         sa.Column("disabled_because", sa.Text),
