@@ -65,12 +65,12 @@ def test_a_kill_between_commit_and_send_and_one_while_sending(tmp_path: Path) ->
 def test_every_job_is_told_though_its_processes_are_killed(tmp_path: Path) -> None:
     """The receiver itself is no better: every third message it answers with an error."""
     count = iter(range(10**6))
-    with receiver(lambda: 503 if next(count) % 3 == 0 else 200) as taker:
+    with receiver(lambda: 500 if next(count) % 3 == 0 else 200) as taker:
         settings = {**allowing(taker), "job_slots": 0}
         with serving(DOUBLES, tmp_path / "data", **settings) as server:
             secret = register(server, taker)
-            jobs = [submit(server, f"SLOW:0.2 SCORE:0.{number:02}".encode()) for number in range(8)]
-            for after in (2, 4, 6):
+            jobs = [submit(server, f"SLOW:0.2 SCORE:0.{number:02}".encode()) for number in range(6)]
+            for after in (2, 4):
                 with working(tmp_path / "data", **settings) as worker:
                     until(lambda after=after: len(set(taker.ids)) >= after, 60)  # type: ignore[misc]
                     worker.send_signal(signal.SIGKILL)
@@ -88,28 +88,20 @@ def test_every_job_is_told_though_its_processes_are_killed(tmp_path: Path) -> No
 DOCUMENT = (ROOT / "docs" / "webhooks.md").read_text(encoding="utf-8")
 
 
-def webhooks(data_dir: Path, *args: str, **settings: object) -> str:
-    """What `specsem webhooks` prints."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "specsem", "webhooks", *args],
-        check=False,
-        env=environment(data_dir, **settings),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout.strip()
-
-
 def test_the_document_s_receiver_takes_what_the_command_line_made(tmp_path: Path) -> None:
     (code,) = re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.M | re.S)
     data_dir = tmp_path / "data"
     with receiver() as free:  # its port is free again in a moment
         port = free.port
     settings = allowing(Receiver(port))
-    webhook, secret = webhooks(data_dir, "create", Receiver(port).url(), **settings).split()
+    made = subprocess.run(
+        [sys.executable, "-m", "specsem", "webhooks", "create", Receiver(port).url()],
+        env=environment(data_dir, **settings),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    webhook, secret = made.stdout.split()
     taking = subprocess.Popen(
         [sys.executable, "-c", code],
         env=os.environ | {"WEBHOOK_SECRET": secret, "PORT": str(port)},
@@ -125,10 +117,8 @@ def test_the_document_s_receiver_takes_what_the_command_line_made(tmp_path: Path
             assert taking.stdout.readline() == f"job.done {job} generated\n"
             forged = httpx.post(Receiver(port).url(), content=b"{}", headers={"webhook-id": "1"})
             assert forged.status_code == 401
-            event = webhooks(data_dir, "ping", webhook)
+            httpx.post(f"{server.url}/v1/webhooks/{webhook}/ping")
             assert taking.stdout.readline() == "webhook.ping None None\n"
     finally:
         taking.terminate()
         taking.communicate()
-    assert "1 to be sent again" in webhooks(data_dir, "redeliver", webhook, event)
-    assert event in webhooks(data_dir, "deliveries", webhook, "--json")
