@@ -1,12 +1,12 @@
 """A receiver of webhooks on loopback, which keeps what it got and answers as a test says."""
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+from origin import origin, status
 from standardwebhooks import Webhook
 
 Answer = int | tuple[int, dict[str, str]] | Callable[[], int]
@@ -57,35 +57,14 @@ def receiver(answer: Answer = 204, *, port: int = 0) -> Iterator[Receiver]:
     """Listens until the block ends."""
     running = Receiver(answer=answer)
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            running.messages.append(Message(self.path, headers, body))
-            answer = running.answer() if callable(running.answer) else running.answer
-            status, more = answer if isinstance(answer, tuple) else (answer, {})
-            self.send_response(status)
-            for name, value in more.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def take(request: BaseHTTPRequestHandler) -> None:
+        body = request.rfile.read(int(request.headers["Content-Length"]))
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        running.messages.append(Message(request.path, headers, body))
+        answer = running.answer() if callable(running.answer) else running.answer
+        code, more = answer if isinstance(answer, tuple) else (answer, {})
+        status(code, **more)(request)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: object) -> None:  # the sender left: it was killed, say
-            pass
-
-    server = Server(("127.0.0.1", port), Handler)
-    running.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
+    with origin({}, otherwise=take, port=port) as server:
+        running.port = server.port
         yield running
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
