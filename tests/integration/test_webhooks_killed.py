@@ -34,53 +34,43 @@ def submit(server: Server, content: bytes) -> str:
     return str(answer.json()["id"])
 
 
-def test_a_kill_between_commit_and_send_and_one_while_sending(tmp_path: Path) -> None:
-    answers = threading.Event()
+def done(server: Server, job: str) -> bool:
+    return bool(httpx.get(f"{server.url}/v1/jobs/{job}").json()["status"] == "done")
 
-    def stuck() -> int:
-        return 200 if answers.wait(30) else 500
 
-    with receiver(stuck) as taker:
-        with serving(DOUBLES, tmp_path / "data", webhook_slots=0, **allowing(taker)) as server:
+def test_what_was_committed_is_told_whoever_is_killed(tmp_path: Path) -> None:
+    data_dir, may_answer = tmp_path / "data", threading.Event()
+
+    def answer() -> int:  # nothing at first; then every third message gets an error
+        return 500 if not may_answer.wait(60) or len(taker.messages) % 3 == 0 else 200
+
+    with receiver(answer) as taker:
+        settings = allowing(taker)
+        with serving(DOUBLES, data_dir, webhook_slots=0, **settings) as server:
             server.wait_ready()
             secret = register(server, taker)
-            job = submit(server, b"SCORE:0.97")
-            where = f"{server.url}/v1/jobs/{job}"
-            until(lambda: httpx.get(where).json()["status"] == "done", 30)
+            jobs = [submit(server, f"SCORE:0.{number:02}".encode()) for number in range(3)]
+            until(lambda: all(done(server, job) for job in jobs), 60)
             server.stop(signal.SIGKILL)  # committed, and nobody has sent it
         assert taker.messages == []
-        with serving(DOUBLES, tmp_path / "data", **allowing(taker)) as server:
-            until(lambda: taker.messages, 30)
-            server.stop(signal.SIGKILL)  # it has arrived, and the sender never heard so
-        answers.set()
-        with serving(DOUBLES, tmp_path / "data", **allowing(taker)) as server:
-            until(lambda: len(taker.messages) >= 2, 30)
-            log = server.log.read_text()
-        assert len(set(taker.ids)) == 1
-        assert all(message.verified(secret)["data"]["job"] == job for message in taker.messages)
+        with serving(DOUBLES, data_dir, job_slots=0, **settings) as server:
+            until(lambda: taker.messages, 60)
+            jobs += [submit(server, f"SLOW:0.2 SCORE:0.{number:02}".encode()) for number in range(3, 7)]
+            server.stop(signal.SIGKILL)  # messages have arrived, and their sender never heard so
+        before = set(taker.ids)
+        may_answer.set()
+        with working(data_dir, **settings) as worker:
+            until(lambda: len(set(taker.ids)) >= 4, 60)
+            worker.send_signal(signal.SIGKILL)  # in the middle of it
+            worker.wait()
+        with working(data_dir, **settings):
+            until(lambda: len(set(taker.ids)) == len(jobs), 60)
+        assert all(taker.ids.count(event_id) > 1 for event_id in before)
+        told = {message.id: message.verified(secret)["data"]["job"] for message in taker.messages}
+        assert Counter(told.values()) == Counter(jobs)  # one event each, under one id
+        log = data_dir.with_suffix(".log").read_text()
         assert secret not in log
         assert "Traceback" not in log
-
-
-def test_every_job_is_told_though_its_processes_are_killed(tmp_path: Path) -> None:
-    """The receiver itself is no better: every third message it answers with an error."""
-    count = iter(range(10**6))
-    with receiver(lambda: 500 if next(count) % 3 == 0 else 200) as taker:
-        settings = {**allowing(taker), "job_slots": 0}
-        with serving(DOUBLES, tmp_path / "data", **settings) as server:
-            secret = register(server, taker)
-            jobs = [submit(server, f"SLOW:0.2 SCORE:0.{number:02}".encode()) for number in range(6)]
-            for after in (2, 4):
-                with working(tmp_path / "data", **settings) as worker:
-                    until(lambda after=after: len(set(taker.ids)) >= after, 60)  # type: ignore[misc]
-                    worker.send_signal(signal.SIGKILL)
-                    worker.wait()
-            with working(tmp_path / "data", **settings):
-                until(lambda: len(set(taker.ids)) == len(jobs), 60)
-        told: dict[str, str] = {}
-        for message in taker.messages:
-            told[message.id] = message.verified(secret)["data"]["job"]
-        assert Counter(told.values()) == Counter(jobs)  # one event each, under one id
 
 
 # -- what the document says ---------------------------------------------------------------------------------
