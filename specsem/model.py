@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from specsem.media import SamplePlan
 from specsem.merging import Merging, MergingKind
-from specsem.semantic import build_tower, embed, freeze, layers, tokens_after_layers
+from specsem.semantic import KernelHead, build_tower, embed, freeze, layers, tokens_after_layers
 from specsem.spectral import ConvStage, SpectralStem, high_pass, normalize_residual
 from specsem.temporal import TemporalHead, TemporalKind
 
@@ -58,9 +58,11 @@ class SpecSemConfig:
     """Share of windows that train without semantics (a map of zeros), so that the gate can't learn the few
     scenes of a small pack by heart (``spectral="conv"``)."""
     semantic_head: bool = False
-    """Add to the spectral logit a linear one of what the frozen tower says of the frame, of the crops and of
-    what moves in them (``spectral="conv"``); the paper has none. A linear layer on frozen features carries
-    over to unseen generators better than a trained net (Ojha et al., CVPR 2023)."""
+    """Add to the spectral logit one of a kernel machine on what the frozen tower says of the frame, of the
+    crops and of what moves in them (``spectral="conv"``); the paper has none. A plain classifier on frozen
+    features carries over to unseen generators better than a trained net (Ojha et al., CVPR 2023)."""
+    semantic_supports: int = 1
+    """Support vectors of each semantic head."""
     frames: int = 8
     """T."""
     radius: float = 32.0
@@ -294,9 +296,7 @@ class _Branch(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.head = nn.Linear(width, 1)
         if config.semantic_head:
-            self.semantic_head = nn.Linear(_shown_width(config), 1)
-            nn.init.zeros_(self.semantic_head.weight)  # says nothing until it is fitted
-            nn.init.zeros_(self.semantic_head.bias)
+            self.semantic_head = KernelHead(_shown_width(config), config.semantic_supports)
 
     def forward(
         self, residual: Tensor, semantics: list[Tensor], boxes_BN4: Tensor, shown_BD: Tensor
@@ -307,7 +307,7 @@ class _Branch(nn.Module):
         spectral_B: Tensor = self.head(features_BD).squeeze(-1)
         semantic_B = torch.zeros_like(spectral_B)
         if self.config.semantic_head:
-            semantic_B = self.semantic_head(shown_BD).squeeze(-1)
+            semantic_B = self.semantic_head(shown_BD)
         return features_BD, spectral_B, semantic_B
 
     def pooled(self, residual: Tensor, semantics: list[Tensor], boxes_BN4: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from specsem.errors import WeightsMissing
 __all__ = [
     "CLIP_MEAN",
     "CLIP_STD",
+    "KernelHead",
     "VitConfig",
     "build_tower",
     "clip_normalize",
@@ -87,3 +88,35 @@ def tokens_after_layers(tower: VisionTransformer, x_NCHW: Tensor) -> list[Tensor
 def layers(tower: VisionTransformer) -> Iterator[nn.Module]:
     """The transformer blocks; each maps (N, L, D) to (N, L, D)."""
     yield from tower.transformer.resblocks
+
+
+class KernelHead(nn.Module):
+    """A kernel machine on what the tower says: (B, D) -> logits (B,).
+
+    ``bias + sum_s alpha_s exp(-gamma |x - x_s|_1 / D)``, each of the D features divided by its scale. Says
+    nothing until it is fitted (``specsem.training.semantic_head``).
+
+    Source: Schölkopf and Smola, Learning with Kernels (2002), sections 2.3 and 7.4; the Laplacian kernel.
+    """
+
+    scale_D: Tensor
+    support_SD: Tensor
+    """Divided by the scale already."""
+    alpha_S: Tensor
+    gamma: Tensor
+    bias: Tensor
+
+    def __init__(self, width: int, supports: int) -> None:
+        super().__init__()
+        self.register_buffer("scale_D", torch.ones(width))
+        self.register_buffer("support_SD", torch.zeros(supports, width, dtype=torch.float16))
+        self.register_buffer("alpha_S", torch.zeros(supports))
+        self.register_buffer("gamma", torch.tensor(1.0))
+        self.register_buffer("bias", torch.tensor(0.0))
+
+    def forward(self, shown_BD: Tensor) -> Tensor:
+        """See the class."""
+        x_BD = shown_BD.float() / self.scale_D
+        distance_BS = torch.cdist(x_BD, self.support_SD.float(), p=1.0) / x_BD.shape[-1]
+        logit_B: Tensor = torch.exp(-self.gamma * distance_BS) @ self.alpha_S + self.bias
+        return logit_B

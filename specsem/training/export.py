@@ -23,9 +23,12 @@ def load_network(model: ModelRecord) -> SpecSemNet:
 
 
 def reconfigured(net: SpecSemNet, config: SpecSemConfig) -> SpecSemNet:
-    """The same weights under another configuration; what it has beyond them is as initialised."""
+    """The same weights under another configuration; what it has beyond them, or in another shape, is as
+    initialised."""
     other = SpecSemNet(config)
-    other.load_state_dict({**other.state_dict(), **net.state_dict()})
+    fresh, weights = other.state_dict(), net.state_dict()
+    kept = {key: v for key, v in weights.items() if key not in fresh or v.shape == fresh[key].shape}
+    other.load_state_dict({**fresh, **kept})
     return other.eval()
 
 

@@ -141,8 +141,8 @@ def train(
     if recipe.semantic_head:
         heads = fit_semantic_heads(scores)
         scores = apply_heads(scores, heads)
-        for name, head in heads.items():
-            head.install(nets[name])
+        supports = max(len(head.alpha_S) for head in heads.values())
+        nets = {name: heads[name].installed(net, supports) for name, net in nets.items()}
     write_scores(out / "scores.jsonl", scores)
 
     calibration = calibrate_headlines(scores)

@@ -58,8 +58,9 @@ def test_a_head_does_not_see_the_clips_of_its_own_fold() -> None:
         for s in SCORES
     ]
     before, after = fit_semantic_heads(SCORES), fit_semantic_heads(turned)
-    np.testing.assert_array_equal(before["1"].weight_D, after["1"].weight_D)
-    assert not np.allclose(before["0"].weight_D, after["0"].weight_D)
+    np.testing.assert_array_equal(before["1"].alpha_S, after["1"].alpha_S)
+    np.testing.assert_array_equal(before["1"].support_SD, after["1"].support_SD)
+    assert not np.array_equal(before["0"].alpha_S, after["0"].alpha_S)
 
 
 def test_a_network_says_what_its_head_says_on_paper() -> None:
@@ -77,8 +78,16 @@ def test_a_network_says_what_its_head_says_on_paper() -> None:
         before = net.judge(*x)
     assert before.shown_BD.shape == (2, 12 * 32)
     assert before.semantic_logit_B.abs().max() == 0  # it says nothing until it is fitted
-    head = SemanticHead(0.7, np.linspace(-1, 1, 12 * 32), 0.3)
-    head.install(net)
+    rng = np.random.default_rng(0)
+    head = SemanticHead(
+        gain=0.7,
+        scale_D=rng.uniform(0.5, 2, 12 * 32),
+        support_SD=rng.normal(size=(5, 12 * 32)).astype(np.float16),
+        alpha_S=rng.normal(size=5) * 10,
+        gamma=0.6,
+        bias=0.3,
+    )
+    net = head.installed(net, supports=7)
     with torch.no_grad():
         after = net.judge(*x)
     for number in range(2):
