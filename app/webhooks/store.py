@@ -5,7 +5,7 @@
 
 import secrets
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import ColumnElement, Update, and_, delete, exists, func, or_, select, update
@@ -33,10 +33,10 @@ class NewEndpoint:
     id: str
     tenant: str
     url: str
-    url_query: str | None
+    url_query: str | None = field(repr=False)
     description: str
     events: str
-    secret: str
+    secret: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Claimed:
 
     delivery: DeliveryRow
     webhook: WebhookRow
-    secrets: list[str]
+    secrets: list[str] = field(repr=False)
     """Those that are valid now, the current one first."""
 
 
