@@ -68,6 +68,10 @@ lint: $(DEV) ## Check style, format and types
 docs: $(INSTALLED) ## Make the tables of docs/operations.md anew from the code
 	$(BIN)/python -m app.reference
 
+.PHONY: screenshots
+screenshots: $(DEV) ## Take the pictures of the page in docs/ anew (needs chromium)
+	$(BIN)/python tests/integration/screenshots.py
+
 .PHONY: bench
 bench: $(DEV) ## Measure throughput and time per stage (ARGS="--json")
 	@exec $(BIN)/specsem bench $(ARGS)

@@ -45,13 +45,16 @@ AWAY = (SQLAlchemyError, TimeoutError)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PUBLIC = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz"})
+PUBLIC = frozenset(
+    {"/", "/review", "/docs", "/openapi.json", "/healthz", "/readyz", "/.well-known/specsem-keys.json"}
+)
 """With all below ``/static/``, what needs no key."""
 
 _SCORE = frozenset({KeyScope.SCORE})
 _JOBS = frozenset({KeyScope.JOBS})
+_REVIEW = frozenset({KeyScope.REVIEW})
 _WEBHOOKS = frozenset({KeyScope.WEBHOOKS})
-_ANSWERS = _SCORE | _JOBS  # who may only score still reads what became of a video that was made a job
+_ANSWERS = _SCORE | _JOBS | _REVIEW  # who may only score still reads what became of a video made a job
 _ANY = frozenset(KeyScope)
 
 SCOPES: dict[str, dict[str, frozenset[KeyScope]]] = {
@@ -69,6 +72,10 @@ SCOPES: dict[str, dict[str, frozenset[KeyScope]]] = {
     "/v1/webhooks/{id}/deliveries": {"GET": _WEBHOOKS},
     "/v1/webhooks/{id}/deliveries/{id}": {"GET": _WEBHOOKS},
     "/v1/webhooks/{id}/deliveries/{id}/redeliver": {"POST": _WEBHOOKS},
+    "/v1/jobs/{id}/feedback": {"POST": _ANSWERS, "DELETE": _ANSWERS},
+    "/v1/review": {"GET": _REVIEW},
+    "/v1/review/{id}": {"PUT": _REVIEW, "DELETE": _REVIEW},
+    "/v1/jobs/{id}/report": {"GET": _ANSWERS},
     "/v1/models": {"GET": _ANY},
     "/v1/policies": {"GET": _ANY},
     "/metrics": {"GET": frozenset({KeyScope.METRICS})},

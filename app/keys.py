@@ -18,12 +18,23 @@ from typing import Any
 from sqlalchemy import Engine, delete, select, update
 from sqlalchemy.orm import sessionmaker
 
-from app.jobs.database import open_database
+from app.audit import Event, append
+from app.jobs.database import database_of
 from app.jobs.table import KeyRow
 from app.settings import Settings, parse_rate
 from specsem.errors import SpecSemError
 
-__all__ = ["KEY", "TENANT", "KeyRefused", "KeyScope", "KeyStore", "digest", "is_usable", "open_keys"]
+__all__ = [
+    "KEY",
+    "TENANT",
+    "KeyRefused",
+    "KeyScope",
+    "KeyStore",
+    "digest",
+    "is_usable",
+    "open_keys",
+    "time_of",
+]
 
 PREFIX_BYTES = 6
 SECRET_BYTES = 32
@@ -51,6 +62,8 @@ class KeyScope(StrEnum):
     """Upload and score videos, and read the answers."""
     JOBS = "jobs"
     """Submit, list, read and delete jobs."""
+    REVIEW = "review"
+    """Read and decide what waits for an operator."""
     ADMIN = "admin"
     """What concerns the service and not one tenant."""
     WEBHOOKS = "webhooks"
@@ -109,6 +122,8 @@ class KeyStore:
         )
         with self._writing.begin() as session:
             session.add(row)
+            session.flush()
+            append(session, Event("key_created", row.tenant, key=prefix, details={"scopes": row.scopes}))
         return key, row
 
     def listed(self) -> list[dict[str, Any]]:
@@ -128,10 +143,11 @@ class KeyStore:
             if row is None:
                 raise KeyRefused("There is no such key; `specsem keys list` shows those that there are.")
             row.revoked_at = row.revoked_at or time.time()
+            session.flush()
             if forget:
-                session.flush()
                 session.expunge(row)
                 session.execute(delete(KeyRow).where(KeyRow.prefix == prefix))
+            append(session, Event("key_revoked", row.tenant, key=prefix, details={"forgotten": forget}))
             return row
 
     # -- for the service ------------------------------------------------------------------------------------
@@ -170,12 +186,8 @@ def open_keys(settings: Settings) -> Iterator[KeyStore]:
     Raises:
         DataDirUnusable, StoreUnusable: its data folder or its database can't be used.
     """
-    settings.make_data_dir()
-    engine = open_database(settings.database_address, settings.data_dir)
-    try:
+    with database_of(settings) as engine:
         yield KeyStore(engine)
-    finally:
-        engine.dispose()
 
 
 def _described(row: KeyRow) -> dict[str, Any]:
@@ -188,14 +200,15 @@ def _described(row: KeyRow) -> dict[str, Any]:
         "scopes": row.scopes.split(),
         "rate": row.rate,
         "concurrency": row.concurrency,
-        "created_at": _time(row.created_at),
-        "expires_at": _time(row.expires_at),
-        "revoked_at": _time(row.revoked_at),
-        "last_used_at": _time(row.last_used_at),
+        "created_at": time_of(row.created_at),
+        "expires_at": time_of(row.expires_at),
+        "revoked_at": time_of(row.revoked_at),
+        "last_used_at": time_of(row.last_used_at),
     }
 
 
-def _time(epoch_s: float | None) -> str | None:
+def time_of(epoch_s: float | None) -> str | None:
+    """A time for people and programs, in UTC."""
     return None if epoch_s is None else datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="seconds")
 
 

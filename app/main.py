@@ -22,13 +22,14 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from fastapi.telemetry import TelemetryConfig
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.admission import Admission
+from app.audit import Event
 from app.auth import Keyring, check_exposure
 from app.connections import Bounds, Connection
 from app.engines import Engine, LocalEngine
@@ -43,12 +44,14 @@ from app.observability.requests import Observed
 from app.observability.telemetry import Telemetry, open_telemetry
 from app.problems import Problem, ProblemResponse, from_error, from_status
 from app.quotas import Failures
+from app.reports.issuing import Reports
 from app.resumable import ResumableUploads
 from app.room import Room
-from app.routes import health, jobs, models, pages, resumable, score, videos, webhooks
+from app.routes import feedback, health, jobs, models, pages, reports, resumable, score, videos, webhooks
 from app.scoring import Decoder, Scoring
 from app.services import Parts, Works
 from app.settings import Settings, parse_rate
+from app.signing import load_signer
 from app.stopping import SETTLE_S, Drain, Draining, leave_within
 from app.uploads import FORM_OVERHEAD_BYTES, Inbox
 from app.version import built_from
@@ -57,6 +60,7 @@ from app.webhooks.dispatcher import Dispatcher
 from app.webhooks.service import Webhooks
 from specsem import __version__
 from specsem.errors import ModelError, SpecSemError
+from specsem.media import TrustList
 from specsem.registry import get_model
 
 __all__ = ["create_app", "run", "work"]
@@ -65,7 +69,8 @@ logger = logging.getLogger("specsem.app")
 
 ROUTERS = (
     resumable.creation,
-    *(routes.router for routes in (score, videos, resumable, jobs, webhooks, models, health, pages)),
+    *(routes.router for routes in (score, videos, resumable, jobs, feedback, reports, webhooks)),
+    *(routes.router for routes in (models, health, pages)),
 )
 SWEEP_S = 300.0
 LAST_CALL_S = 0.3
@@ -170,6 +175,7 @@ async def _started(
         async with (
             _working(settings, engine, decoder, model_failed, telemetry, slots=settings.job_slots) as works,
             keyring.opened(KeyStore(works.jobs.database)),
+            _reporting(works) as issuing,
         ):
             room = works.jobs.room
             stored = VideoStore(settings.data_dir / "videos", ttl_s=settings.upload_ttl_s, room=room)
@@ -197,12 +203,26 @@ async def _started(
                     videos=stored,
                     resumable=partial,
                     keyring=keyring,
+                    reports=issuing,
                 )
             finally:
                 sweeping.cancel()
                 await asyncio.gather(sweeping, return_exceptions=True)
     finally:
         await asyncio.to_thread(inbox.close)
+
+
+@contextlib.asynccontextmanager
+async def _reporting(works: Works) -> AsyncIterator[Reports]:
+    """What issues reports, with the key that signs them."""
+    signer = await asyncio.to_thread(load_signer, works.settings)
+    commit = works.settings.commit or await asyncio.to_thread(built_from)
+    issuing = Reports(works.jobs, signer, commit)
+    await issuing.open()
+    try:
+        yield issuing
+    finally:
+        await issuing.aclose()
 
 
 def _admission(settings: Settings, room: Room) -> Admission:
@@ -225,10 +245,11 @@ async def _working(
     slots: int,
 ) -> AsyncIterator[Works]:
     """What scores, and ``slots`` jobs at a time. The model loads meanwhile: ``/healthz`` answers at once."""
-    jobs = Jobs(settings, engine, telemetry)
+    trust_list = await asyncio.to_thread(settings.trust_list)
+    jobs = Jobs(settings, engine, telemetry, trust_list=trust_list)
     await jobs.open()
     if decoder is None:
-        decoder = await asyncio.to_thread(_decoder_pool, settings, telemetry)
+        decoder = await asyncio.to_thread(_decoder_pool, settings, telemetry, trust_list)
     scoring = Scoring(
         decoder,
         engine,
@@ -243,7 +264,7 @@ async def _working(
     )
     telemetry.metrics.watch(works)
     background = [
-        asyncio.create_task(_start(engine, model_failed, telemetry)),
+        asyncio.create_task(_start(works, model_failed)),
         asyncio.create_task(jobs.keep_house()),
         asyncio.create_task(hooks.keep_house()),
     ]
@@ -270,15 +291,19 @@ async def _working(
         await asyncio.to_thread(telemetry.close)
 
 
-def _decoder_pool(settings: Settings, telemetry: Telemetry) -> Decoder:
+def _decoder_pool(settings: Settings, telemetry: Telemetry, trust_list: TrustList | None) -> Decoder:
     from specsem.media import DecoderPool  # noqa: PLC0415 - starts processes: not for a test with its own
 
     return DecoderPool(
-        workers=settings.decode_workers, limits=settings.limits, on_death=telemetry.metrics.decoder_death
+        workers=settings.decode_workers,
+        limits=settings.limits,
+        on_death=telemetry.metrics.decoder_death,
+        trust_list=trust_list,
     )
 
 
-async def _start(engine: Engine, model_failed: Callable[[SpecSemError], None], telemetry: Telemetry) -> None:
+async def _start(works: Works, model_failed: Callable[[SpecSemError], None]) -> None:
+    engine, telemetry = works.engine, works.telemetry
     try:
         await engine.start(telemetry)
     except SpecSemError as error:
@@ -289,7 +314,23 @@ async def _start(engine: Engine, model_failed: Callable[[SpecSemError], None], t
     else:
         telemetry.metrics.model(engine)
         logger.info("ready: %s on %s", engine.record.name, engine.device)
+        await _note_start(works)
         model_failed(await engine.broken())
+
+
+async def _note_start(works: Works) -> None:
+    """Write down what the verdicts of this process stand on."""
+    record, policy = works.engine.record, works.settings.policy
+    details = {
+        "version": __version__,
+        "model": {"name": record.name, "version": record.version, "sha256": record.sha256},
+        "policy": policy,
+        "threshold": works.engine.policies[policy].model_dump(),
+    }
+    try:
+        await works.jobs.note(Event("service_started", details=details))
+    except SQLAlchemyError:
+        logger.exception("the start is not in the audit trail")
 
 
 def _stay_unready(error: SpecSemError) -> None:
@@ -428,6 +469,7 @@ def run(settings: Settings, engine: Engine | None = None, decoder: Decoder | Non
         CannotServe: the port is taken.
         DataDirUnusable: the data folder can't be written.
         StoreUnusable: the database of jobs can't be used.
+        TrustListUnusable: the trust list can't be read.
         TracingUnavailable: traces are on, and OpenTelemetry isn't installed.
     """
     app = create_app(settings, engine, decoder)
@@ -459,6 +501,7 @@ def work(
         ModelError, UnknownPolicy: the model can't be used.
         DataDirUnusable: the data folder can't be written.
         StoreUnusable: the database of jobs can't be used.
+        TrustListUnusable: the trust list can't be read.
         TracingUnavailable: traces are on, and OpenTelemetry isn't installed.
     """
     settings = settings.model_copy(update={"decode_workers": slots or settings.decode_workers})
@@ -541,6 +584,7 @@ async def _answering(works: Works) -> AsyncIterator[None]:
 def _check(settings: Settings, engine: Engine | None) -> None:
     """Say now, in a sentence, what would otherwise be a trace from the middle of a start."""
     settings.make_data_dir()
+    settings.trust_list()
     open_database(settings.database_address, settings.data_dir).dispose()
     if engine is None:
         get_model(settings.model).verified_weights()  # not by a service that never gets ready

@@ -1,18 +1,36 @@
 """Requests and answers of /v1. A scored file is ``specsem.result.ScoredFile``, the command line's own."""
 
 import json
-from datetime import datetime
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from app.jobs.table import DeliveryRow, DeliveryStatus, DisabledBecause, EventType, WebhookRow
+from app.jobs.table import (
+    DeliveryRow,
+    DeliveryStatus,
+    DisabledBecause,
+    EventType,
+    FeedbackRow,
+    Label,
+    Opinion,
+    Source,
+    WebhookRow,
+)
 from specsem.media import MediaInfo
 from specsem.result import ErrorBody, Model, Threshold, Verdict
 
 __all__ = [
+    "Decision",
     "Delivery",
     "DeliveryList",
+    "Feedback",
+    "FeedbackEvent",
+    "FeedbackEventData",
+    "FeedbackGiven",
+    "FeedbackSummary",
     "Health",
     "Job",
     "JobEvent",
@@ -20,6 +38,7 @@ __all__ = [
     "JobLinks",
     "JobList",
     "JobProgress",
+    "Measured",
     "ModelInfo",
     "ModelList",
     "NamedVideo",
@@ -29,6 +48,8 @@ __all__ = [
     "ProblemDocument",
     "Readiness",
     "Redelivered",
+    "ReviewItem",
+    "ReviewQueue",
     "Rotation",
     "SentDelivery",
     "Version",
@@ -117,6 +138,7 @@ class JobLinks(_Record):
 
     self: str
     events: str = Field(description="Server-sent events while it is under way.")
+    report: str = Field(description="Signed, once it is done; with `?format=html` or `pdf` for people.")
 
 
 class Job(_Record):
@@ -143,6 +165,9 @@ class Job(_Record):
     started_at: datetime | None
     finished_at: datetime | None
     expires_at: datetime | None = Field(description="The answer is removed at this time.")
+    feedback: "FeedbackSummary | None" = Field(
+        None, description="What was said of the answer; not in lists and events."
+    )
     links: JobLinks
 
 
@@ -339,6 +364,129 @@ class JobEvent(_Record):
     data: JobEventData
 
 
+class FeedbackEventData(_Record):
+    """What somebody said of an answer, without the note."""
+
+    job: str = Field(description="Its id.")
+    source: Source = Field(description="`review`: an operator, at the queue.")
+    opinion: Opinion | None = Field(
+        description="Of the answer. Null: it was inconclusive, and the label is known."
+    )
+    label: Label | None = Field(description="What the video is, if that is known.")
+    verdict: Verdict = Field(description="Of the answer, like `score`.")
+    score: float
+    links: dict[str, str] = Field(description="Paths of this service: `job`, with the whole answer.")
+
+
+class FeedbackEvent(_Record):
+    """The body of a message about feedback."""
+
+    type: EventType
+    timestamp: datetime = Field(description="When it happened; the header says when it was sent.")
+    data: FeedbackEventData
+
+
+Note = Annotated[
+    str,
+    # PostgreSQL takes no NUL, and nobody wants the others.
+    Field(max_length=1000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$", description="In words."),
+]
+
+
+class FeedbackGiven(_Record):
+    """What somebody says of an answer."""
+
+    verdict: Opinion = Field(description="Whether the answer is right.")
+    label: Label | None = Field(None, description="What the video is, if that is known.")
+    note: Note = ""
+
+
+class Decision(_Record):
+    """What an operator says of a video."""
+
+    label: Label | Literal["unsure"] = Field(description="What it is.")
+    note: Note = ""
+
+
+class Feedback(_Record):
+    """What was said of an answer."""
+
+    verdict: Opinion | None = Field(
+        description="Of the answer. `null`: it was inconclusive, and the label is known."
+    )
+    label: Label | None
+    note: str
+    source: Source = Field(description="`review`: an operator, at the queue.")
+    created_at: datetime
+
+    @classmethod
+    def of(cls, row: FeedbackRow) -> "Feedback":
+        """Without who said it."""
+        return cls(
+            verdict=row.opinion,
+            label=row.label,
+            note=row.note,
+            source=row.source,
+            created_at=datetime.fromtimestamp(row.created_at, UTC),
+        )
+
+
+class FeedbackSummary(_Record):
+    """What was said of a job's answer and counts: the latest of each key, at most."""
+
+    right: int
+    wrong: int
+    unsure: int
+    mine: Feedback | None = Field(description="What came with the key that asks, operators' decisions aside.")
+    decision: Feedback | None = Field(description="The latest decision of an operator.")
+
+    @classmethod
+    def of(cls, rows: Sequence[FeedbackRow], *, actor: str) -> "FeedbackSummary":
+        """Of all that counts, the latest first, for this actor."""
+        counted = Counter(row.opinion for row in rows)
+        mine = (row for row in rows if row.source == "user" and row.actor == actor)
+        decisions = (row for row in rows if row.source == "review")
+        return cls(
+            right=counted["right"],
+            wrong=counted["wrong"],
+            unsure=counted["unsure"],
+            mine=next(map(Feedback.of, mine), None),
+            decision=next(map(Feedback.of, decisions), None),
+        )
+
+
+class ReviewItem(_Record):
+    """An answer that waits for an operator."""
+
+    job: Job = Field(description="Without its `result`.")
+    verdict: Verdict
+    margin: float = Field(description="Distance of the score from the nearer threshold, 0..1.")
+    reports: list[Feedback] = Field(description="What was said against it, or in doubt.")
+
+
+class ReviewQueue(_Record):
+    """What waits, the most urgent first."""
+
+    items: list[ReviewItem]
+    waiting: int = Field(description="How many wait in all.")
+    next: str | None = Field(description="`cursor` of the page that follows; none on the last.")
+
+
+class Measured(_Record):
+    """What a policy did to clips of cameras and generators that the model had not seen."""
+
+    n_generated: int
+    n_real: int
+    generated_called_generated: float = Field(description="Share of the generated clips.")
+    generated_called_generated95: tuple[float, float] | None = Field(
+        description="Its 95% interval, over sources; where it was worked out."
+    )
+    camera_called_generated: float = Field(description="Share of the camera clips.")
+    generated_called_authentic: float
+    camera_called_authentic: float
+    calibration_error: float = Field(description="Expected calibration error of the score, 0..1.")
+
+
 class ModelInfo(_Record):
     """A registered model."""
 
@@ -363,6 +511,7 @@ class PolicyInfo(_Record):
     name: str
     active: bool
     threshold: Threshold
+    measured: Measured | None = Field(description="On clips as delivered; `null`: it was not.")
 
 
 class PolicyList(_Record):

@@ -110,7 +110,7 @@ class Scoring:
         if thorough:
             clip, scores = await self._scan(path, tell, lane)
             verdict = await self._engine.judge(clip, scores)
-            forward_s = max(0.0, time.monotonic() - begun - clip.decode_ms / 1e3)
+            forward_s = max(0.0, time.monotonic() - begun - clip.read_ms / 1e3)
         else:
             if tell:
                 tell("decode", 0.0)

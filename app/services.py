@@ -12,6 +12,7 @@ from app.jobs.service import Jobs
 from app.middleware import CALLER
 from app.observability.telemetry import Telemetry
 from app.problems import Problem, stopping
+from app.reports.issuing import Reports
 from app.resumable import ResumableUploads
 from app.scoring import Scoring
 from app.settings import Settings
@@ -19,7 +20,7 @@ from app.uploads import Inbox
 from app.videos import VideoStore
 from app.webhooks.service import Webhooks
 
-__all__ = ["Parts", "Running", "Services", "Tenant", "Works"]
+__all__ = ["Parts", "Running", "Sender", "Services", "Tenant", "Works"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,7 @@ class Parts(Works):
     videos: VideoStore
     resumable: ResumableUploads
     keyring: Keyring
+    reports: Reports
 
 
 # Dependencies are coroutines: FastAPI runs a plain function in a thread, which costs more than they do.
@@ -84,9 +86,17 @@ Running = Annotated[Works, Depends(_works)]
 Services = Annotated[Parts, Depends(_parts)]
 
 
-async def _tenant(request: Request) -> str:
-    """Whose request it is; the tenant without a name where no key is needed."""
+async def _caller(request: Request) -> Caller:
+    """Whose request it is; ``ANYBODY`` where no key is needed."""
     caller: Caller = request.scope[CALLER]
+    return caller
+
+
+Sender = Annotated[Caller, Depends(_caller)]
+
+
+async def _tenant(caller: Sender) -> str:
+    """The tenant without a name where no key is needed."""
     return caller.tenant
 
 

@@ -18,7 +18,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.outbound import Rules, parse_host
 from specsem.errors import SpecSemError
-from specsem.media import Limits
+from specsem.media import Limits, TrustList
+from specsem.provenance import read_trust_list
 
 __all__ = [
     "DataDirUnusable",
@@ -241,6 +242,13 @@ class Settings(BaseSettings):
         600.0, gt=0, description="/v1/score makes a job of what is longer, unless `Prefer: wait` is sent."
     )
 
+    # Reports.
+    signing_key_file: Path | None = Field(
+        None,
+        description="Ed25519 private key (PEM) that signs reports. Without it, one is made at the first "
+        "start and kept in the data folder.",
+    )
+
     # Addresses: jobs by {"url": ...}.
     url_fetch: bool = Field(
         False,
@@ -317,6 +325,14 @@ class Settings(BaseSettings):
     )
     decode_cpu_s: float = Field(60.0, gt=0, description="CPU seconds for one file.")
     decode_memory_bytes: int = Field(2 * GIB, gt=0, description="Address space of a decoder process.")
+    c2pa_trust_list: Path | None = Field(
+        None,
+        description="File of certificates (PEM) whose holders are trusted to sign where a video comes from. "
+        "Without it, no signer is `trusted`. Read at the start.",
+    )
+    c2pa_timeout_s: float = Field(
+        2.0, gt=0, description="Seconds for the signed manifests (C2PA) of one file; then they are `failed`."
+    )
     max_side: int = Field(8192, gt=0, description="Largest side of a frame in pixels.")
     max_pixels: int = Field(8192 * 4352, gt=0, description="Largest frame in pixels.")
     max_frames: int = Field(1_000_000, gt=0, description="Most frames of a file.")
@@ -353,6 +369,14 @@ class Settings(BaseSettings):
             timeout_s=self.url_fetch_timeout_s,
         )
 
+    def trust_list(self) -> TrustList | None:
+        """Whom the operator trusts to sign, as the file says now.
+
+        Raises:
+            TrustListUnusable: it can't be read, or is something else.
+        """
+        return read_trust_list(self.c2pa_trust_list) if self.c2pa_trust_list else None
+
     @property
     def webhook_rules(self) -> Rules:
         """Where webhooks may lead."""
@@ -383,6 +407,7 @@ class Settings(BaseSettings):
             wall_s=self.decode_wall_s,
             cpu_s=self.decode_cpu_s,
             memory_bytes=self.decode_memory_bytes,
+            c2pa_s=self.c2pa_timeout_s,
         )
 
     def make_data_dir(self) -> None:

@@ -1,6 +1,7 @@
 """The command line. Nothing heavy is imported before a command needs it: ``specsem --help`` answers at once.
 
-Exit codes: 0 done (``score``: every file was scored); 1 some file could not be scored; 2 usage, or a model,
+Exit codes: 0 done (``score``: every file was scored); 1 some file could not be scored, or what is checked
+(``verify``, ``audit verify``) does not hold; 2 usage, or a model,
 device, policy or setting that can't be used; 70 a defect of ours (``SPECSEM_DEBUG=1`` shows its trace);
 130 interrupted; 143 terminated.
 
@@ -28,7 +29,7 @@ import typer
 from typer.core import TyperCommand
 
 from specsem import __version__
-from specsem.errors import SpecSemError
+from specsem.errors import Refused, SpecSemError
 from specsem.registry import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ COMMANDS_ELSEWHERE = {
     "worker": "app.main:work",
     "keys": "app.keys:open_keys",
     "webhooks": "app.webhooks.console:Console",
+    "signing": "app.signing:open_public_keys",
+    "verify": "app.reports.verifying:verify",
+    "audit": "app.auditing:open_auditing",
     "train": "specsem.training.run:train",
     "ablate": "specsem.training.ablation:ablate",
     "evaluate": "specsem.evaluation.run:evaluate",
@@ -49,6 +53,7 @@ COMMANDS_ELSEWHERE = {
 }
 
 EXIT_UNSCORED = 1
+EXIT_REFUSED = 1
 EXIT_USAGE = 2
 EXIT_DEFECT = 70
 
@@ -63,6 +68,10 @@ app = typer.Typer(
 
 keys = typer.Typer(name="keys", help="Keys of the service: create, list, revoke.", no_args_is_help=True)
 app.add_typer(keys)
+signing = typer.Typer(name="signing", help="Keys that sign reports: list, withdraw.", no_args_is_help=True)
+app.add_typer(signing)
+audit = typer.Typer(name="audit", help="The audit trail: verify, export, head.", no_args_is_help=True)
+app.add_typer(audit)
 
 webhooks = typer.Typer(
     name="webhooks", help="Webhooks of the service: who is told of what happens.", no_args_is_help=True
@@ -98,6 +107,14 @@ TeacherOption = Annotated[
     Path | None, typer.Option("--teacher", metavar="FILE", help="Weights whose features a recipe distils.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]
+TrustOption = Annotated[
+    str | None,
+    typer.Option(
+        "--keys",
+        metavar="FILE|THUMBPRINT",
+        help="Keys to trust: /.well-known/specsem-keys.json as a file, or the thumbprint of one.",
+    ),
+]
 
 
 def main() -> NoReturn:
@@ -149,6 +166,15 @@ def score(
     policy: Annotated[
         str, typer.Option("--policy", metavar="NAME", help="Which false-positive rate decides.")
     ] = "default",
+    trust_list: Annotated[
+        Path | None,
+        typer.Option(
+            "--trust-list",
+            metavar="FILE",
+            envvar="SPECSEM_C2PA_TRUST_LIST",
+            help="Certificates (PEM) of those who are trusted to sign where a video comes from.",
+        ),
+    ] = None,
 ) -> None:
     """Score videos: generated, authentic or inconclusive.
 
@@ -156,13 +182,15 @@ def score(
     Exits with 0 if all were scored, 1 if some could not be (their lines say why), 2 on wrong usage.
     """
     from specsem.media import DecoderPool
+    from specsem.provenance import read_trust_list
     from specsem.registry import get_model
 
     get_model(model)  # an unknown name is refused before anything slow
+    trusted = read_trust_list(trust_list) if trust_list else None
     workers = max(2, min(8, os.cpu_count() or 2))
     with contextlib.ExitStack() as stack:
         stack.enter_context(_terminable())
-        pool = stack.enter_context(DecoderPool(workers=workers))
+        pool = stack.enter_context(DecoderPool(workers=workers, trust_list=trusted))
 
         from specsem.files import find_sources, score_files  # bring torch, while the decoders start
         from specsem.output import JsonLines, ProgressBar, Report
@@ -396,6 +424,104 @@ def _print_all(records: list[dict[str, Any]], table: Callable[[Any], None], *, a
         return
     for record in records:
         typer.echo(json.dumps(record))
+
+
+@signing.command("list")
+def list_signing_keys(as_json: JsonOption = False) -> None:
+    """List the keys that ever signed reports here, the oldest first."""
+    with _elsewhere("signing")(_settings()) as store:
+        listed = store.described()
+    for key in listed:
+        line = f"{key['kid']}  since {key['created_at']}"
+        line += f"  withdrawn {key['withdrawn_at']}" if key["withdrawn_at"] else ""
+        typer.echo(json.dumps(key) if as_json else line)
+
+
+@signing.command("withdraw", no_args_is_help=True)
+def withdraw_signing_key(
+    kid: Annotated[str, typer.Argument(metavar="THUMBPRINT", help="As `list` shows it.")],
+) -> None:
+    """Vouch no longer for what a key signed, because others may have it. The service needs another then."""
+    with _elsewhere("signing")(_settings()) as store:
+        store.withdraw(kid)
+    typer.echo(f"{kid} is withdrawn. A service that runs signs with it until it is started again.")
+
+
+@app.command(no_args_is_help=True)
+def verify(
+    report: Annotated[Path, typer.Argument(metavar="REPORT", help="As JSON, HTML or PDF.")],
+    keys: TrustOption = None,
+    video: Annotated[
+        Path | None, typer.Option("--video", metavar="FILE", help="The video that it is to be about.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a report, offline: whether it is as it was signed, and by whom.
+
+    Without --keys, success says only that nothing was changed since it was signed with the key inside, which
+    anybody could have made. Exits with 0 if it holds, 1 if not, 2 on wrong usage.
+    """
+    check = _elsewhere("verify")
+    with _refusals():
+        found = check(report, keys=keys, video=video)
+    if as_json:
+        typer.echo(json.dumps({name: getattr(found, name) for name in found.__slots__}))
+        return
+    from specsem.output import report_facts
+
+    report_facts(found)
+
+
+@audit.command("verify")
+def verify_trail(
+    export: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="Check what `export` wrote instead.")
+    ] = None,
+    head: Annotated[
+        Path | None, typer.Option("--head", metavar="FILE", help="A signed head that was kept elsewhere.")
+    ] = None,
+    keys: TrustOption = None,
+) -> None:
+    """Follow the trail from its beginning: entries that were changed, removed, inserted or moved are found.
+
+    That its end is missing shows only against a head that was kept: see `head`. Exits with 0 if all holds, 1
+    if not, 2 on wrong usage.
+    """
+    auditing = _elsewhere("audit")
+    with auditing(_settings(), export) as trail, _refusals():
+        end = trail.verify(head=head, keys=keys)
+    typer.echo(f"{end.seq} entries hold. The last one's SHA-256 is {end.sha256}.")
+    if head is None:
+        typer.echo(
+            "That nothing is missing at the end shows only against a head that was kept (--head).", err=True
+        )
+    elif keys is None:
+        typer.echo("Whose signature the head has is not known: give --keys.", err=True)
+
+
+@audit.command("export")
+def export_trail() -> None:
+    """Print the trail, one JSON object a line, the oldest first."""
+    with _elsewhere("audit")(_settings()) as trail:
+        for line in trail.lines():
+            typer.echo(line)
+
+
+@audit.command("head")
+def sign_head() -> None:
+    """Print the trail's head, signed: kept elsewhere, it shows later that nothing before it was lost."""
+    with _elsewhere("audit")(_settings()) as trail:
+        typer.echo(trail.signed_head())
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """What doesn't hold ends with 1; what can't be checked with 2, as all errors do."""
+    try:
+        yield
+    except Refused as error:
+        _complain(error.message, error.code)
+        raise typer.Exit(EXIT_REFUSED) from None
 
 
 def _settings(**given: object) -> Any:

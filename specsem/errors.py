@@ -20,6 +20,8 @@
     │   ├── WeightsCorrupt             weights_corrupt
     │   └── DeviceLost                 device_lost
     ├── UnknownPolicy                  unknown_policy
+    ├── FileUnusable                   file_unusable
+    ├── Refused                        refused
     └── Cancelled                      cancelled
 """
 
@@ -30,12 +32,14 @@ __all__ = [
     "DecodeTimeout",
     "DeviceLost",
     "Encrypted",
+    "FileUnusable",
     "LimitsExceeded",
     "MediaError",
     "ModelError",
     "NoVideoStream",
     "NotAVideo",
     "NotFound",
+    "Refused",
     "SpecSemError",
     "TooShort",
     "TooSmall",
@@ -159,6 +163,18 @@ class UnknownPolicy(SpecSemError):
     """No policy of this name is configured."""
 
     code = "unknown_policy"
+
+
+class FileUnusable(SpecSemError):
+    """A file beside the videos can't be read, or is of another kind."""
+
+    code = "file_unusable"
+
+
+class Refused(SpecSemError):
+    """What was to be checked does not hold."""
+
+    code = "refused"
 
 
 class Cancelled(SpecSemError):

@@ -146,7 +146,7 @@ def _in_turn(
 
         clip, verdict = scan(source.path, pool=pool, scorer=scorer, cancel=cancel, on_progress=tell)
         total_ms = (time.perf_counter() - begin) * 1e3
-        timing_ms = {"decode": clip.decode_ms, "forward": total_ms - clip.decode_ms, "total": total_ms}
+        timing_ms = {"decode": clip.decode_ms, "forward": total_ms - clip.read_ms, "total": total_ms}
         return _answer(source, _Decoded(clip, file_sha256(source.path)), verdict, scorer, timing_ms)
 
     try:
@@ -210,7 +210,7 @@ def _judge(ready: Sequence[tuple[Source, _Decoded | FailedFile]], scorer: Scorer
         timing_ms = {
             "decode": item.clip.decode_ms,
             "forward": forward_ms,
-            "total": item.clip.decode_ms + forward_ms,
+            "total": item.clip.read_ms + forward_ms,
         }
         yield Outcome(source, _answer(source, item, next(verdicts), scorer, timing_ms))
 

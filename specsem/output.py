@@ -22,9 +22,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from specsem.registry import ModelRecord
-from specsem.result import FailedFile, ScoredFile, Segment
+from specsem.result import FailedFile, ScoredFile, Segment, Trail
+from specsem.text import visible
 
-__all__ = ["JsonLines", "ProgressBar", "Report", "keys_table", "models_table", "time_line"]
+__all__ = ["JsonLines", "ProgressBar", "Report", "keys_table", "models_table", "report_facts", "time_line"]
 
 STYLES = {"generated": "bold red", "authentic": "bold green", "inconclusive": "bold yellow"}
 BARS = "▁▂▃▄▅▆▇█"
@@ -86,11 +87,11 @@ class Report:
 
     def _print_failure(self, answer: FailedFile) -> None:
         line = Text.assemble((f"{'not scored':<12}", "magenta"), " " * 27 if not self._details else "  ")
-        self._print(line + Text(f"{_visible(answer.path)}  {answer.error.code}: {answer.error.message}"))
+        self._print(line + Text(f"{visible(answer.path)}  {answer.error.code}: {answer.error.message}"))
 
     def _print_row(self, answer: ScoredFile) -> None:
         line = Text.assemble((f"{answer.verdict:<12}", STYLES[answer.verdict]), f"  {answer.score:.3f}  ")
-        line.append(f"{time_line(answer.segments, answer.media.duration_s, 16)}  {_visible(answer.path)}")
+        line.append(f"{time_line(answer.segments, answer.media.duration_s, 16)}  {visible(answer.path)}")
         if answer.reasons:
             line.append(f"  ({', '.join(answer.reasons)})", "dim")
         self._print(line)
@@ -99,7 +100,7 @@ class Report:
         media, threshold, coverage = answer.media, answer.threshold, answer.coverage
         peak = max(answer.segments, key=lambda segment: segment.score, default=None)
         size = f"{media.width}x{media.height}" + (f", {media.fps:.3g} fps" if media.fps else "")
-        self._print(_visible(answer.path))
+        self._print(visible(answer.path))
         self._row("verdict", Text(answer.verdict, STYLES[answer.verdict]), f", score {answer.score:.3f} of 1")
         if answer.reasons:
             self._row("because", ", ".join(answer.reasons))
@@ -121,6 +122,9 @@ class Report:
             "media",
             f"{media.codec} in {media.container}, {size}, {media.duration_s:.1f} s",
         )
+        self._row("origin", visible(answer.provenance.c2pa.detail or "not checked"))
+        if (trail := answer.provenance.trail) and (written := _written(trail)):
+            self._row("written", visible(written))
         self._row("model", f"{answer.model.name} {answer.model.version} ({answer.model.sha256[:12]})")
         for warning in answer.warnings:
             self._row("warning", warning)
@@ -206,6 +210,22 @@ def time_line(segments: Sequence[Segment], duration_s: float, width: int) -> str
     return "".join(UNSEEN if score < 0 else BARS[min(7, int(score * 8))] for score in cells)
 
 
+def _written(trail: Trail) -> str:
+    """How the file was written, in one line."""
+    facts = [
+        *(f"{what} {text}" for what, text in (("encoder", trail.encoder), ("muxer", trail.muxer)) if text),
+        f"made at {trail.created_at:%Y-%m-%d %H:%M:%S}" if trail.created_at else "",
+        " ".join(filter(None, (trail.profile, trail.pixel_format))),
+        f"frames {trail.gop}" if trail.gop else "",
+        f"a key frame every {trail.keyframe_interval:g}" if trail.keyframe_interval else "",
+        f"brands {' '.join(trail.brands)}" if trail.brands else "",
+        _plural(trail.edit_lists, "edit list") if trail.edit_lists else "",
+        f"tracks {' + '.join(trail.tracks)}" if len(trail.tracks) > 1 else "",
+        f"{_plural(trail.trailing_bytes, 'byte')} behind its end" if trail.trailing_bytes else "",
+    ]
+    return ", ".join(filter(None, facts))
+
+
 def models_table(records: Sequence[ModelRecord]) -> None:
     """Print the registered models."""
     table = Table(
@@ -287,6 +307,27 @@ def deliveries_table(deliveries: Sequence[Mapping[str, Any]]) -> None:
     Console().print(table)
 
 
+def report_facts(found: Any) -> None:
+    """A report that holds (``app.reports.verifying.Verified``), and what that proves."""
+    console = Console(highlight=False, soft_wrap=True)
+    by = "a key that you trust" if found.trusted else "the key inside, whose owner is not known"
+    console.print(Text(f"Unaltered since it was signed by {by}.", style="bold"))
+    for name, value in (
+        ("key", found.kid),
+        ("issued", found.issued_at),
+        ("job", found.job),
+        ("video", found.filename),
+        ("SHA-256", found.sha256),
+        ("verdict", f"{found.verdict}, score {found.score:.4f}, by {found.model}"),
+    ):
+        console.print(Text(f"  {name:<8} {visible(value)}"))
+    if not found.trusted:
+        console.print(
+            "Anybody can make a key and sign with it. To know who signed, give --keys: the service's "
+            "/.well-known/specsem-keys.json as a file, or the key's thumbprint, from a source that you trust."
+        )
+
+
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -295,8 +336,3 @@ def _clock(seconds: float) -> str:
 
 def _plural(count: int, what: str) -> str:
     return f"{count} {what}" + ("" if count == 1 else "s")
-
-
-def _visible(text: str) -> str:
-    """A name may hold anything; a terminal must not obey it."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specsem.media import Clip, DecoderPool
+from specsem.provenance import provenance_of
 from specsem.registry import ModelRecord
-from specsem.result import Coverage, Media, Model, Provenance, ScoredFile
+from specsem.result import Coverage, Media, Model, ScoredFile
 
 if TYPE_CHECKING:  # torch takes seconds to import, and nothing here needs it
     from specsem.scorer import ClipVerdict, Scorer, WindowScore
@@ -44,7 +45,7 @@ def assemble(
     record: ModelRecord,
     timing_ms: dict[str, float],
 ) -> ScoredFile:
-    """The public answer for one file."""
+    """The public answer for one file. ``timing_ms``: stages but ``provenance``, which the clip knows."""
     return ScoredFile(
         path=path,
         sha256=sha256,
@@ -68,9 +69,11 @@ def assemble(
             duration_s=clip.info.duration_s,
             frames_scored=clip.info.frames_scored,
         ),
-        provenance=Provenance(),
+        provenance=provenance_of(clip),
         model=Model(name=record.name, version=record.version, sha256=record.sha256),
-        timing_ms={stage: round(ms, 1) for stage, ms in timing_ms.items()},
+        timing_ms={
+            stage: round(ms, 1) for stage, ms in {**timing_ms, "provenance": clip.manifests_ms}.items()
+        },
         warnings=list(clip.warnings),
     )
 
@@ -93,7 +96,7 @@ def score_file(
     begin = time.perf_counter()
     if thorough:
         clip, verdict = scan(path, pool=pool, scorer=scorer, cancel=cancel, on_progress=on_progress)
-        decoded = time.perf_counter() - clip.decode_ms / 1e3  # decode and forward overlap: report the parts
+        decoded = time.perf_counter() - clip.read_ms / 1e3  # decode and forward overlap: report the parts
     else:
         clip = pool.decode(path, scorer.plan, cancel=cancel)
         decoded = time.perf_counter()

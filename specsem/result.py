@@ -91,18 +91,21 @@ class C2pa(_Record):
         "not_checked",
         description="`trusted`: signed by one of the operator's list. `valid`: well signed, by somebody "
         "who is on no list here. `invalid`: changed since, or badly signed. `absent` is no evidence of "
-        "anything. `unsupported`: not a container that is read. `failed`: the reader gave up.",
+        "anything. `unsupported`: not a container that is read. `failed`: the reader gave up. "
+        "`not_checked`: it is elsewhere, or nobody looked.",
     )
     detail: str = Field("", description="One sentence for people.")
     signer: str | None = Field(None, description="Whom the certificate of the active manifest names.")
     signed_at: datetime | None = None
     claim_generator: str | None = Field(None, description="The software that made the claim.")
-    actions: list[str] = Field([], description="As `c2pa.created`, in the order of the manifests.")
+    actions: list[str] = Field([], description="Distinct, as `c2pa.created`; the oldest manifest's first.")
     digital_source_types: list[str] = Field(
         [], description="Last part of the IPTC terms, such as `trainedAlgorithmicMedia`."
     )
     says_generated: bool = Field(
-        False, description="Whether any manifest says that the content was made by a trained model."
+        False,
+        description="Whether any manifest says that a trained model made the content, part of it, or an "
+        "ingredient of it.",
     )
     trust_list: str | None = Field(None, description="Name and date of the list that was asked.")
 
@@ -116,11 +119,18 @@ class Trail(_Record):
     brands: list[str] = []
     profile: str | None = None
     pixel_format: str | None = None
-    gop: str | None = Field(None, description="Types of the first frames in order, as `IPBBPBB`.")
-    keyframe_interval: float | None = Field(None, description="Frames from keyframe to keyframe: median.")
+    gop: str | None = Field(
+        None, description="Types of the first frames that were decoded, as shown: `IBBPBBP`."
+    )
+    keyframe_interval: float | None = Field(
+        None, description="Frames from keyframe to keyframe: median, where two were seen."
+    )
     edit_lists: int = 0
     tracks: list[str] = Field([], description="Every track in order, as `video h264` or `audio aac`.")
-    trailing_bytes: int = Field(0, description="Bytes after the end of the container's own structure.")
+    trailing_bytes: int | None = Field(
+        None,
+        description="Bytes after the end of the container's own structure; null where that is not known.",
+    )
 
 
 class Provenance(_Record):

@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 
 from specsem import __version__, cli
 from specsem.errors import SpecSemError
-from specsem.result import FailedFile, ScoredFile
+from specsem.result import C2pa, FailedFile, ScoredFile
+from tests.media.signatory import Signatory, actions
 
 ROOT = Path(__file__).parent.parent
 SPECSEM = [sys.executable, "-m", "specsem"]
@@ -102,7 +103,7 @@ def test_json_lines_in_the_order_given(folder: Path, environment: dict[str, str]
     assert len({answer.sha256 for answer in scored}) == 1
     logits = [answer.logit for answer in scored]  # batches of different size differ by rounding
     assert logits == pytest.approx(logits[:1] * 3, abs=1e-4)
-    assert scored[0].timing_ms.keys() == {"decode", "forward", "total"}
+    assert scored[0].timing_ms.keys() == {"decode", "provenance", "forward", "total"}
     assert scored[0].model.version == "0-tiny"
 
 
@@ -176,6 +177,7 @@ def test_any_name_is_taken_and_a_terminal_never_obeys_one(
         (["--policy", "nonesuch"], "No policy is named 'nonesuch'"),
         (["--device", "abacus"], "abacus"),
         (["--nonesuch"], "No such option"),
+        (["--trust-list", "nowhere.pem"], "trust list nowhere.pem can't be read"),
     ],
 )
 def test_wrong_usage_is_two_with_a_sentence(
@@ -186,6 +188,29 @@ def test_wrong_usage_is_two_with_a_sentence(
     assert out == ""
     assert sentence in err
     assert "Traceback" not in err
+
+
+def test_a_signed_file_and_who_is_trusted(
+    tmp_path: Path, drawn_clip: Path, environment: dict[str, str]
+) -> None:
+    camera = Signatory()
+    (tmp_path / "cameras.pem").write_bytes(b"# 2026-05-31\n" + camera.anchor)
+    (tmp_path / "signed.mp4").write_bytes(
+        camera.sign(drawn_clip.read_bytes(), actions(("c2pa.created", "digitalCapture")))
+    )
+
+    def c2pa(*options: str, **env: str) -> C2pa:
+        ran = specsem("score", "--json", *options, "signed.mp4", env=environment | env, cwd=tmp_path)
+        [answer] = answers(ran.stdout)
+        assert isinstance(answer, ScoredFile)
+        return answer.provenance.c2pa
+
+    assert (c2pa().status, c2pa().trust_list) == ("valid", None)
+    trusted = c2pa("--trust-list", "cameras.pem")
+    assert (trusted.status, trusted.trust_list) == ("trusted", "cameras.pem of 2026-05-31")
+    assert c2pa(SPECSEM_C2PA_TRUST_LIST="cameras.pem") == trusted
+    shown = specsem("score", "--trust-list", "cameras.pem", "signed.mp4", env=environment, cwd=tmp_path)
+    assert f"origin      {trusted.detail}" in shown.stdout.decode()
 
 
 def test_no_path_is_wrong_usage(within: InProcess) -> None:

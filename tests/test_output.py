@@ -1,9 +1,12 @@
 """What people read, on made-up answers."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from specsem.output import Report, time_line
 from specsem.result import (
+    C2pa,
     Coverage,
     ErrorBody,
     FailedFile,
@@ -13,6 +16,7 @@ from specsem.result import (
     ScoredFile,
     Segment,
     Threshold,
+    Trail,
     Verdict,
 )
 
@@ -72,6 +76,35 @@ def test_details(capsys: pytest.CaptureFixture[str]) -> None:
     assert "1:02" in shown
     assert "640x360, 62.0 s" in shown
     assert "The end is missing." in shown
+
+
+def test_where_it_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+    trail = Trail(
+        encoder="x264 - core 164",
+        muxer="Lavf\x1b[31m",
+        created_at=datetime(2026, 5, 28, 20, 26, 40, tzinfo=UTC),
+        brands=["isom", "mp41"],
+        profile="High",
+        pixel_format="yuv420p",
+        gop="IBBP",
+        keyframe_interval=250.0,
+        edit_lists=1,
+        tracks=["video h264", "audio aac"],
+        trailing_bytes=100,
+    )
+    c2pa = C2pa(status="valid", detail="Signed by Camera 7 and unchanged since.")
+    for trail_or_none in (trail, Trail(), None):
+        report = Report(details=True)
+        told = Provenance(c2pa=c2pa, trail=trail_or_none)
+        report.write(scored("a.mp4", "generated", 0.95).model_copy(update={"provenance": told}))
+    shown = capsys.readouterr().out
+    assert shown.count("origin      Signed by Camera 7 and unchanged since.\n") == 3
+    assert (
+        "written     encoder x264 - core 164, muxer Lavf\\x1b[31m, made at 2026-05-28 20:26:40, "
+        "High yuv420p, frames IBBP, a key frame every 250, brands isom mp41, 1 edit list, "
+        "tracks video h264 + audio aac, 100 bytes behind its end\n"
+    ) in shown
+    assert shown.count("written") == 1, "of nothing, nothing is said"
 
 
 def test_a_failure_alone(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,8 +30,10 @@ def test_the_answer_holds_what_the_contract_promises(parts: dict, drawn_clip: Pa
     assert 0 < answer.coverage.fraction <= 1
     assert answer.media.frames_scored == 8 * len(answer.segments)
     assert [s.start_s for s in answer.segments] == sorted(s.start_s for s in answer.segments)
-    assert set(answer.timing_ms) == {"decode", "forward", "total"}
-    assert answer.provenance.c2pa.status == "not_checked"
+    assert set(answer.timing_ms) == {"decode", "provenance", "forward", "total"}
+    assert answer.provenance.c2pa.status == "absent"
+    assert answer.provenance.trail is not None
+    assert answer.provenance.trail.tracks == ["video h264"]
     assert ScoredFile.model_validate_json(answer.model_dump_json()) == answer
 
 

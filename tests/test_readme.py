@@ -15,6 +15,7 @@ from urllib.request import urlopen
 import pytest
 
 from specsem.result import ScoredFile
+from tests.media.signatory import Signatory, actions, ingredient
 
 ROOT = Path(__file__).parent.parent
 LIGHT = [sys.executable, str(Path(__file__).parent / "light_specsem.py")]
@@ -30,6 +31,8 @@ def blocks(language: str) -> list[str]:
 CONSOLE = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
 SHELL = [line.split("  #")[0].rstrip() for block in blocks("sh") for line in block.splitlines()]
 CURL = [line for line in SHELL if line.startswith("curl ")]
+ORIGINS = dict(re.findall(r"^\$ (specsem .*)\n\.\.\.\n(  origin .*\n)", "".join(blocks("console")), re.M))
+"""What is shown of an answer, by its command."""
 LIBRARY, RESUMABLE = blocks("python")
 
 
@@ -39,6 +42,14 @@ def desk(tmp_path: Path, drawn_clip: Path) -> Path:
     shutil.copy(drawn_clip, tmp_path / "clip.mp4")
     (tmp_path / "holiday").mkdir()
     shutil.copy(drawn_clip, tmp_path / "holiday")
+    generator, editor = Signatory("Video Model 2", "Dream House"), Signatory("Edit Suite", "Lens House")
+    made = generator.sign(drawn_clip.read_bytes(), actions(("c2pa.created", "trainedAlgorithmicMedia")))
+    edited = editor.sign(made, actions("c2pa.opened", "c2pa.edited"), ingredients=[(ingredient(), made)])
+    (tmp_path / "edited.mp4").write_bytes(edited)
+    tampered = bytearray(edited)
+    tampered[edited.rindex(b"mdat") + 4000] ^= 1
+    (tmp_path / "tampered.mp4").write_bytes(tampered)
+    (tmp_path / "trust.pem").write_bytes(b"# 2026-11-01\n" + editor.anchor)
     return tmp_path
 
 
@@ -61,6 +72,8 @@ def test_command_line(line: str, desk: Path, environment: dict[str, str]) -> Non
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout
+    if "--trust-list" in line:
+        assert ORIGINS[line] in ran.stdout
 
 
 @pytest.mark.parametrize("line", [line for line in CONSOLE + SHELL if line.startswith("make ")])

@@ -6,7 +6,8 @@ asynchronous drivers are threads too), and one way of writing statements then se
 
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -28,9 +29,10 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from app.settings import Settings
 from specsem.errors import SpecSemError
 
-__all__ = ["DB_THREADS", "StoreUnusable", "clock", "is_sqlite", "migrate", "open_database"]
+__all__ = ["DB_THREADS", "StoreUnusable", "clock", "database_of", "is_sqlite", "migrate", "open_database"]
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 DB_THREADS = 4
@@ -75,6 +77,21 @@ def open_database(url: str | None, data_dir: Path) -> Engine:
             engine.dispose()
         raise StoreUnusable(_sentence(error)) from error
     return engine
+
+
+@contextmanager
+def database_of(settings: Settings) -> Iterator[Engine]:
+    """The database of a service, whether it runs or not.
+
+    Raises:
+        DataDirUnusable, StoreUnusable: its data folder or its database can't be used.
+    """
+    settings.make_data_dir()
+    engine = open_database(settings.database_address, settings.data_dir)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:

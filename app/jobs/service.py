@@ -16,12 +16,14 @@ from typing import ParamSpec, TypeVar
 from sqlalchemy import Engine as Database
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from app.audit import Event, Trail
 from app.engines import Engine
 from app.jobs.database import DB_THREADS, open_database
+from app.jobs.feedback import Feedback, FeedbackStore, Said, Waiting
 from app.jobs.fetching import Fetched, Fetcher, name_of
 from app.jobs.files import JobFiles
 from app.jobs.store import Finished, JobStore, KeyTaken, NewJob, Progress
-from app.jobs.table import JobRow, Status
+from app.jobs.table import JobRow, Source, Status
 from app.observability.telemetry import Telemetry
 from app.outbound import Outbound
 from app.problems import Problem
@@ -30,6 +32,7 @@ from app.schemas import Video
 from app.settings import Settings
 from app.uploads import Upload, disk_full
 from specsem import __version__
+from specsem.media import TrustList
 from specsem.result import ScoredFile
 
 __all__ = ["Jobs", "Order"]
@@ -57,6 +60,8 @@ class Order:
     idempotency_key: str | None = None
     fresh: bool = False
     """Done anew though the store knows the answer."""
+    key: str = ""
+    """Public part of the key that asked; for the audit trail."""
 
     def thoroughly(self) -> "Order":
         """The same, with the whole time line scanned."""
@@ -83,9 +88,11 @@ class Jobs:
         engine: Engine,
         telemetry: Telemetry | None = None,
         outbound: Outbound | None = None,
+        trust_list: TrustList | None = None,
     ) -> None:
         """``outbound`` is for tests: what addresses are fetched through."""
         self._settings = settings
+        self._trust_list = trust_list
         self._engine = engine
         self._telemetry = telemetry or Telemetry()
         self._files = JobFiles(settings.data_dir / "jobs")
@@ -98,6 +105,9 @@ class Jobs:
         self._fetcher = Fetcher(settings, self._files, room=self.room, outbound=outbound)
         self._threads = ThreadPoolExecutor(DB_THREADS, thread_name_prefix="specsem-jobs")
         self._opened: JobStore | None = None
+        self._feedback: FeedbackStore
+        self.trail: Trail
+        """The audit trail, once the database is open."""
         self.media_bytes: dict[str, int] = {}
         """Bytes of all media of jobs, by tenant, as this process last heard."""
         self.database: Database
@@ -120,6 +130,8 @@ class Jobs:
         settings = self._settings
         self.database = await self._run(open_database, settings.database_address, settings.data_dir)
         self._opened = JobStore(self.database)
+        self._feedback = FeedbackStore(self.database)
+        self.trail = Trail(self.database)
         await self._run(self._files.open)
         await self.sweep()
         await self._look()
@@ -201,27 +213,70 @@ class Jobs:
         """The latest jobs first; ``before`` is (created_at, id) of the last one seen."""
         return await self._run(self._store.page, tenant, statuses=statuses, before=before, limit=limit)
 
-    async def delete(self, tenant: str, job_id: str) -> None:
+    async def delete(self, tenant: str, job_id: str, *, key: str = "") -> None:
         """Remove a job with its answer and its media; one under way is cancelled.
 
         Raises:
             Problem: ``job_not_found`` (404).
         """
         await self.find(tenant, job_id)
-        await self._run(self._delete, tenant, job_id)
+        await self._run(self._delete, tenant, job_id, key)
         if job_id in self.working:
             self.working[job_id].cancel()
 
-    def _delete(self, tenant: str, job_id: str) -> None:
-        self._store.remove(tenant, job_id)
+    def _delete(self, tenant: str, job_id: str, key: str) -> None:
+        self._store.remove(tenant, job_id, key=key)
         self._files.remove(job_id)
+
+    async def view(self, job: JobRow, name: str) -> bytes | None:  # noqa: ARG002 - none are kept as yet
+        """The PNG of one of a job's views; None where it has none of this name."""
+        return None
+
+    async def note(self, *events: Event) -> None:
+        """Write to the audit trail what comes with no statement of its own. Raises ``SQLAlchemyError``."""
+        await self._run(self.trail.note, *events)
 
     def made_by(self) -> str | None:
         """What an answer of this process stands on; None before the model is loaded."""
         if not self._engine.ready:
             return None
         record = self._engine.record
-        return f"{record.name} {record.version} {record.sha256} {self._settings.policy} {__version__}"
+        trusted = self._trust_list
+        parts = (record.name, record.version, record.sha256, self._settings.policy, __version__)
+        return " ".join([*parts, f"{trusted} {trusted.sha256}" if trusted else "nobody trusted"])
+
+    # -- what people say of answers -------------------------------------------------------------------------
+
+    async def say(self, tenant: str, job_id: str, said: Said) -> None:
+        """Take what somebody says of an answer, in place of what the same one said before.
+
+        Raises:
+            Problem: ``job_not_found`` (404); ``job_not_done`` (409), there is no answer to speak of.
+        """
+        await self.find(tenant, job_id)
+        if not await self._run(self._feedback.add, tenant, job_id, said):
+            raise Problem("job_not_done", "This job has no answer that anybody could speak of.")
+
+    async def unsay(self, tenant: str, job_id: str, *, source: Source, actor: str) -> None:
+        """Withdraw it.
+
+        Raises:
+            Problem: ``job_not_found``, ``feedback_not_found`` (404).
+        """
+        await self.find(tenant, job_id)
+        if not await self._run(self._feedback.end, tenant, job_id, source=source, actor=actor):
+            raise Problem("feedback_not_found", "You said nothing of this job, or it was withdrawn.")
+
+    async def feedback(self, tenant: str, job_id: str) -> list[Feedback]:
+        """What counts of what was said of a job, the latest first."""
+        return await self._run(self._feedback.current, tenant, job_id)
+
+    async def waiting(
+        self, tenant: str, *, after: tuple[int, float, str] | None, limit: int
+    ) -> tuple[list[Waiting], int]:
+        """Answers that wait for an operator, the most urgent first, and how many wait in all. ``after`` is
+        the place of the last one seen."""
+        return await self._run(self._feedback.waiting, tenant, after=after, limit=limit)
 
     # -- for workers ----------------------------------------------------------------------------------------
 
@@ -366,6 +421,7 @@ class Jobs:
             url_query=url_query,
             url_sha256=url_sha256,
             fresh=order.fresh,
+            key=order.key,
         )
 
     async def _submit(self, job: NewJob, order: Order, bring_in: Callable[[], None]) -> JobRow:
@@ -419,7 +475,7 @@ class Jobs:
         if known is None or known.result is None:
             return None
         answer = ScoredFile.model_validate_json(known.result).model_copy(update={"path": job.filename})
-        return Finished(result=answer.model_dump_json(), made_by=made_by, from_store=True)
+        return Finished.of(answer, made_by=made_by, from_store=True)
 
     async def _same_request(self, job: NewJob) -> JobRow:
         assert job.idempotency_key is not None  # noqa: S101 - no key can't be taken

@@ -4,7 +4,7 @@ Times are compared by one clock: ``app.jobs.database.clock``.
 """
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
@@ -28,11 +28,13 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, defer
 
+from app.audit import Event, append
 from app.jobs.database import clock, is_sqlite
-from app.jobs.table import JobRow, Status
+from app.jobs.table import FeedbackRow, JobRow, Status
 from app.webhooks import outbox
-from app.webhooks.events import Event, job_ended
-from specsem.result import ErrorBody
+from app.webhooks.events import Event as Message
+from app.webhooks.events import job_ended
+from specsem.result import ErrorBody, ScoredFile
 
 __all__ = ["Census", "Finished", "JobStore", "KeyTaken", "NewJob", "Progress", "Store", "hit"]
 
@@ -61,6 +63,8 @@ class NewJob:
     url_query: str | None = field(default=None, repr=False)
     url_sha256: str | None = None
     fresh: bool = False
+    key: str = ""
+    """Public part of the key that asked: for the audit trail, and not in the row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +77,45 @@ class Finished:
     error_message: str | None = None
     from_store: bool = False
     """By an earlier job for the same bytes."""
+    verdict: str | None = None
+    margin: float | None = None
+    """As ``JobRow`` has it."""
+    summary: dict[str, Any] = field(default_factory=dict)
+    """What the audit trail keeps of the result."""
+
+    @classmethod
+    def of(cls, answer: ScoredFile, *, made_by: str | None, from_store: bool = False) -> "Finished":
+        """With this answer."""
+        limits = answer.threshold
+        return cls(
+            result=answer.model_dump_json(),
+            made_by=made_by,
+            from_store=from_store,
+            verdict=answer.verdict,
+            margin=min(abs(answer.score - limit) for limit in (limits.value, limits.lower)),
+            summary={
+                "verdict": answer.verdict,
+                "score": answer.score,
+                "threshold": limits.value,
+                "model": answer.model.model_dump(),
+            },
+        )
 
     @property
     def status(self) -> Status:
         """The state that this is."""
         return "failed" if self.result is None else "done"
 
-    def events(self, job_id: str) -> list[Event]:
-        """What this end of a job is to its tenant's webhooks."""
+    def event(self, tenant: str, job_id: str) -> Event:
+        """What the audit trail keeps of it."""
+        if self.result is None:
+            return Event("job_failed", tenant, job=job_id, details={"code": self.error_code})
+        return Event(
+            "job_scored", tenant, job=job_id, details={**self.summary, "from_store": self.from_store}
+        )
+
+    def messages(self, job_id: str) -> list[Message]:
+        """What the tenant's webhooks are told of it."""
         error = None
         if self.error_code is not None:
             error = ErrorBody(code=self.error_code, message=self.error_message or "")
@@ -122,6 +157,15 @@ class Store:
     def _now(self) -> ColumnElement[float]:
         return clock(self._engine)
 
+    def _has(self, status: Status) -> ColumnElement[bool]:
+        """Whether a job is in this state for its client: expired by the clock, before the janitor comes."""
+        if status == "expired":
+            over = and_(JobRow.status.in_(FINISHED), JobRow.expires_at <= self._now())
+            return or_(JobRow.status == "expired", over)
+        if status in FINISHED:
+            return and_(JobRow.status == status, JobRow.expires_at > self._now())
+        return JobRow.status == status
+
 
 class JobStore(Store):
     """The rows. What it gives out is a snapshot: changing it changes nothing."""
@@ -139,17 +183,21 @@ class JobStore(Store):
             KeyTaken: by another job of this tenant.
         """
         now = self._now()
+        columns = asdict(job)
+        events = [Event("job_submitted", job.tenant, columns.pop("key"), job.id)]
         statement = insert(JobRow).values(
-            **asdict(job), status="queued", not_before=now, stage="queued", created_at=now
+            **columns, status="queued", not_before=now, stage="queued", created_at=now
         )
-        events: list[Event] = []
+        messages: list[Message] = []
         if finished is not None:
             statement = statement.values(**self._ending(finished, ttl_s), keep_media=False)
-            events = finished.events(job.id)
+            events.append(finished.event(job.tenant, job.id))
+            messages = finished.messages(job.id)
         try:
             with self._session(self._writing) as session:
                 row = session.execute(statement.returning(JobRow)).scalar_one()
-                _tell(session, job.tenant, events)
+                _tell(session, job.tenant, messages)
+                append(session, *events)
                 return row
         except IntegrityError as error:
             raise KeyTaken(job.idempotency_key) from error
@@ -207,11 +255,18 @@ class JobStore(Store):
         with self._session(self._engine) as session:
             return list(session.execute(ordered).scalars())
 
-    def remove(self, tenant: str, job_id: str) -> bool:
-        """Forget a job, whatever it is doing; its worker finds its lease gone. False: there is none."""
-        statement = delete(JobRow).where(JobRow.tenant == tenant, JobRow.id == job_id)
+    def remove(self, tenant: str, job_id: str, *, key: str = "") -> bool:
+        """Forget a job and what was said of it, whatever it is doing; its worker finds its lease gone.
+        False: there is none."""
         with self._session(self._writing) as session:
-            return hit(session, statement)
+            session.execute(
+                delete(FeedbackRow).where(FeedbackRow.tenant == tenant, FeedbackRow.job_id == job_id)
+            )
+            statement = delete(JobRow).where(JobRow.tenant == tenant, JobRow.id == job_id)
+            if not hit(session, statement):
+                return False
+            append(session, Event("job_deleted", tenant, key, job_id))
+            return True
 
     def queued(self) -> int:
         """How many jobs wait."""
@@ -272,12 +327,16 @@ class JobStore(Store):
 
     def finish(self, job: JobRow, finished: Finished, *, ttl_s: float) -> bool:
         """End a job. False: the lease is another's, or the job is gone; nothing was written then."""
-        events = finished.events(job.id)  # before the transaction: a long time line takes its time to read
+        ended = _held(job).values(**self._ending(finished, ttl_s))
+        messages = finished.messages(
+            job.id
+        )  # before the transaction: a long time line takes its time to read
         with self._session(self._writing) as session:
-            held = hit(session, _held(job).values(**self._ending(finished, ttl_s)))
-            if held:
-                _tell(session, job.tenant, events)
-            return held
+            if not hit(session, ended):
+                return False
+            _tell(session, job.tenant, messages)
+            append(session, finished.event(job.tenant, job.id))
+            return True
 
     def hand_back(self, job: JobRow, *, after_s: float = 0.0, counts: bool) -> bool:
         """Let others have it, after a while; an attempt that was cut short by us doesn't count."""
@@ -306,11 +365,7 @@ class JobStore(Store):
             )
             .values(**self._ending(worn_out, ttl_s))
         )
-        with self._session(self._writing) as session:
-            given_up = session.execute(statement.returning(JobRow.tenant, JobRow.id)).all()
-            for tenant, job_id in given_up:
-                _tell(session, tenant, worn_out.events(job_id))
-            return [job_id for _, job_id in given_up]
+        return self._ids_hit(statement, worn_out.event, worn_out.messages)
 
     # -- for the janitor ------------------------------------------------------------------------------------
 
@@ -333,8 +388,7 @@ class JobStore(Store):
                 expires_at=func.coalesce(JobRow.expires_at, now),
             )
         )
-        with self._session(self._writing) as session:
-            return list(session.execute(statement.returning(JobRow.id)).scalars())
+        return self._ids_hit(statement, lambda tenant, job_id: Event("job_expired", tenant, job=job_id))
 
     def purge(self, *, after_s: float) -> list[str]:
         """Remove the rows of jobs that expired so long ago. Their ids."""
@@ -366,15 +420,6 @@ class JobStore(Store):
 
     # -- how ------------------------------------------------------------------------------------------------
 
-    def _has(self, status: Status) -> ColumnElement[bool]:
-        """Whether a job is in this state for its client: expired by the clock, before the janitor comes."""
-        if status == "expired":
-            over = and_(JobRow.status.in_(FINISHED), JobRow.expires_at <= self._now())
-            return or_(JobRow.status == "expired", over)
-        if status in FINISHED:
-            return and_(JobRow.status == status, JobRow.expires_at > self._now())
-        return JobRow.status == status
-
     def _ending(self, finished: Finished, ttl_s: float) -> dict[str, Any]:
         now = self._now()
         return {
@@ -386,6 +431,8 @@ class JobStore(Store):
             "error_code": finished.error_code,
             "error_message": finished.error_message,
             "from_store": finished.from_store,
+            "verdict": finished.verdict,
+            "margin": finished.margin,
             "url_query": None,
             "finished_at": now,
             "expires_at": now + ttl_s,
@@ -397,16 +444,32 @@ class JobStore(Store):
         with self._session(self._writing) as session:
             return hit(session, _held(job).values(**values))
 
+    def _ids_hit(
+        self,
+        statement: Update,
+        event: Callable[[str, str], Event],
+        messages: Callable[[str], Sequence[Message]] = lambda _: (),
+    ) -> list[str]:
+        """Change rows, tell of each the ``messages`` of its id, and note it by the ``event`` of its tenant
+        and id. The ids."""
+        with self._session(self._writing) as session:
+            changed = session.execute(statement.returning(JobRow.tenant, JobRow.id)).all()
+            for row in changed:
+                _tell(session, row.tenant, messages(row.id))
+            if changed:
+                append(session, *(event(row.tenant, row.id) for row in changed))
+            return [row.id for row in changed]
+
 
 def _held(job: JobRow) -> Update:
     """An update of the row if the lease that came with ``job`` still holds."""
     return update(JobRow).where(JobRow.id == job.id, JobRow.status == "running", JobRow.lease == job.lease)
 
 
-def _tell(session: Session, tenant: str, events: Sequence[Event]) -> None:
+def _tell(session: Session, tenant: str, messages: Sequence[Message]) -> None:
     """Have the tenant's webhooks told, if this transaction is committed."""
-    for event in events:
-        outbox.add(session, tenant, event.type, event.data)
+    for message in messages:
+        outbox.add(session, tenant, message.type, message.data)
 
 
 def _needs_media() -> ColumnElement[bool]:

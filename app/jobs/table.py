@@ -1,23 +1,35 @@
-"""The tables: jobs, API keys, and webhooks. A change here needs a migration; a test compares the two."""
+"""The tables: jobs, feedback on them, API keys, the keys of signatures, the audit trail, webhooks. A change
+needs a migration; a test compares the two."""
 
+import time
 from typing import Literal
 
-from sqlalchemy import BigInteger, Double, Index, MetaData, Text, UniqueConstraint, false, text
+from sqlalchemy import BigInteger, Double, Index, MetaData, Text, UniqueConstraint, column, false, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = [
+    "AuditRow",
     "Base",
     "DeliveryRow",
     "DeliveryStatus",
     "DisabledBecause",
     "EventType",
+    "FeedbackRow",
     "JobRow",
     "KeyRow",
+    "Label",
+    "Opinion",
+    "SigningKeyRow",
+    "Source",
     "Status",
     "WebhookRow",
 ]
 
 Status = Literal["queued", "running", "done", "failed", "expired"]
+Opinion = Literal["right", "wrong", "unsure"]
+Label = Literal["real", "generated"]
+Source = Literal["user", "review"]
+"""Who says so: somebody who asked for the answer, or an operator at the queue."""
 EventType = Literal["job.done", "job.failed", "decision.review", "decision.block", "feedback.created"]
 """What an endpoint may ask for."""
 DeliveryStatus = Literal["pending", "delivered", "dead"]
@@ -81,6 +93,10 @@ class JobRow(Base):
     result: Mapped[str | None] = mapped_column(Text)
     made_by: Mapped[str | None] = mapped_column(Text)
     """Model, version, weights and policy behind the result: what it may be answered for again."""
+    verdict: Mapped[str | None] = mapped_column(Text)
+    """As in the result."""
+    margin: Mapped[float | None] = mapped_column(Double)
+    """Distance of the result's score from the threshold that is nearer, 0..1."""
     from_store: Mapped[bool] = mapped_column(server_default=false(), default=False)
     error_code: Mapped[str | None] = mapped_column(Text)
     error_message: Mapped[str | None] = mapped_column(Text)
@@ -89,6 +105,65 @@ class JobRow(Base):
     started_at: Mapped[float | None] = mapped_column(Double)
     finished_at: Mapped[float | None] = mapped_column(Double)
     expires_at: Mapped[float | None] = mapped_column(Double)
+
+    @property
+    def status_now(self) -> Status:
+        """As its client sees it: what is over by the clock is expired, before the janitor comes."""
+        if (
+            self.status in {"done", "failed"}
+            and self.expires_at is not None
+            and self.expires_at <= time.time()
+        ):
+            return "expired"
+        return self.status
+
+
+class FeedbackRow(Base):
+    """What somebody says of a job's answer. Rows are added and ended, and change in nothing else.
+
+    It outlives the job (not its deletion by the client), so it says for itself what the answer was:
+    thresholds may be fitted anew from it. Times are seconds since the epoch.
+    """
+
+    __tablename__ = "feedback"
+    __table_args__ = (
+        Index(None, "job_id"),
+        Index(None, "tenant", "created_at"),
+        # One opinion of each counts at a time.
+        Index(
+            "uq_feedback_current",
+            "job_id",
+            "source",
+            "actor",
+            unique=True,
+            sqlite_where=column("ended_at").is_(None),
+            postgresql_where=column("ended_at").is_(None),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant: Mapped[str] = mapped_column(Text)
+    job_id: Mapped[str] = mapped_column(Text)
+    source: Mapped[Source] = mapped_column(Text)
+    actor: Mapped[str] = mapped_column(Text)
+    """What the key is called; empty where none was needed."""
+
+    opinion: Mapped[Opinion | None] = mapped_column(Text)
+    """Of the answer. None: it is known what the video is, and the answer was inconclusive."""
+    label: Mapped[Label | None] = mapped_column(Text)
+    """What the video is, where that is said."""
+    note: Mapped[str] = mapped_column(Text)
+
+    answer: Mapped[str] = mapped_column(Text)
+    """The verdict that is spoken of."""
+    score: Mapped[float] = mapped_column(Double)
+    logit: Mapped[float] = mapped_column(Double)
+    made_by: Mapped[str | None] = mapped_column(Text)
+    """As ``JobRow.made_by``."""
+
+    created_at: Mapped[float] = mapped_column(Double)
+    ended_at: Mapped[float | None] = mapped_column(Double)
+    """Since when it no longer counts: withdrawn, or followed by another of the same actor."""
 
 
 class KeyRow(Base):
@@ -178,3 +253,29 @@ class DeliveryRow(Base):
 
     created_at: Mapped[float] = mapped_column(Double)
     ended_at: Mapped[float | None] = mapped_column(Double)
+
+
+class SigningKeyRow(Base):
+    """The public half of a key that signs reports; ``app.signing`` has the other."""
+
+    __tablename__ = "signing_keys"
+
+    kid: Mapped[str] = mapped_column(Text, primary_key=True)
+    """Its thumbprint (RFC 7638)."""
+    x: Mapped[str] = mapped_column(Text)
+    """The public key as a JWK has it."""
+    created_at: Mapped[float] = mapped_column(Double)
+    withdrawn_at: Mapped[float | None] = mapped_column(Double)
+
+
+class AuditRow(Base):
+    """One link of the audit trail (``app.audit``). Never changed, never removed."""
+
+    __tablename__ = "audit_trail"
+
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    """1, 2, 3, ... without a gap."""
+    entry: Mapped[str] = mapped_column(Text)
+    """Canonical JSON (RFC 8785)."""
+    sha256: Mapped[str] = mapped_column(Text)
+    """Of ``entry``."""

@@ -1,6 +1,8 @@
 """What routes read of a request beside its file: JSON, flags of a form, preferences."""
 
 import asyncio
+import base64
+import binascii
 import re
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
@@ -11,7 +13,18 @@ from pydantic import BaseModel, ValidationError
 
 from app.problems import Problem
 
-__all__ = ["IdempotencyKey", "Preferences", "Prefers", "Thorough", "flag", "read_json", "wants_fresh"]
+__all__ = [
+    "Cursor",
+    "IdempotencyKey",
+    "Preferences",
+    "Prefers",
+    "Thorough",
+    "cursor_of",
+    "flag",
+    "place_of",
+    "read_json",
+    "wants_fresh",
+]
 
 MAX_JSON_BYTES = 64 * 1024
 _FLAGS = {"true": True, "on": True, "false": False, "off": False, "": False}
@@ -26,6 +39,10 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=255,
     ),
+]
+
+Cursor = Annotated[
+    str | None, Query(description="`next` of the page before.", pattern=r"^[A-Za-z0-9_-]{1,200}$")
 ]
 
 Thorough = Annotated[bool, Query(description="Scan the whole time line instead of a few windows.")]
@@ -85,6 +102,30 @@ async def read_json(request: Request, model: type[Model], *, timeout_s: float) -
         raise RequestValidationError(
             [{**found, "loc": ("body", *found["loc"])} for found in error.errors(include_url=False)]
         ) from error
+
+
+def cursor_of(place: str) -> str:
+    """Where a page ends, for the client to send back."""
+    return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+
+
+def place_of(cursor: str, pattern: str) -> re.Match[str]:
+    """What `cursor_of` was given, as the groups of ``pattern``.
+
+    Raises:
+        RequestValidationError: it is none of ours (422).
+    """
+    try:
+        found = re.fullmatch(
+            pattern, base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+        )
+    except (ValueError, binascii.Error):
+        found = None
+    if found is None:
+        raise RequestValidationError(
+            [{"loc": ("query", "cursor"), "msg": "It is no `next` of a page.", "type": "value_error"}]
+        )
+    return found
 
 
 def flag(fields: dict[str, str], name: str) -> bool:

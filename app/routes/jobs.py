@@ -1,17 +1,12 @@
 """``/v1/jobs``: work that outlives its request, and the process that does it."""
 
 import asyncio
-import base64
-import binascii
 import json
-import re
-import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
@@ -19,21 +14,33 @@ from app.jobs.service import Order
 from app.jobs.table import JobRow, Status
 from app.problems import Problem
 from app.routes._openapi import KEYED, file_body, problems
-from app.routes._requests import IdempotencyKey, Preferences, Prefers, Thorough, flag, read_json, wants_fresh
+from app.routes._requests import (
+    Cursor,
+    IdempotencyKey,
+    Preferences,
+    Prefers,
+    Thorough,
+    cursor_of,
+    flag,
+    place_of,
+    read_json,
+    wants_fresh,
+)
 from app.routes.videos import STORED, UPLOAD, FileName, arriving, stored
-from app.schemas import Job, JobLinks, JobList, JobProgress, NamedVideo
-from app.services import Services, Tenant
+from app.schemas import FeedbackSummary, Job, JobLinks, JobList, JobProgress, NamedVideo
+from app.services import Sender, Services, Tenant
 from app.uploads import content_type
 from specsem.result import ErrorBody
 
-__all__ = ["SUBMIT", "accepted", "router"]
+__all__ = ["SUBMIT", "JobId", "accepted", "described", "router"]
 
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"], dependencies=KEYED)
 
 JobId = Annotated[str, Path(description="The id that the submission answered.")]
 
 SUBMIT = ("idempotency_key_reused", "busy", "storage_full", "not_ready")
-CURSOR = r"^[A-Za-z0-9_-]{1,200}$"
+PLACE = r"(\d+\.\d+) ([0-9a-f]{32})"
+"""Of a job in the list: when it was made, and its id."""
 LOOK_S = 0.5
 """How often an event stream looks at the row: whoever works on the job may be another process."""
 OVER = frozenset({"done", "failed", "expired"})
@@ -51,7 +58,7 @@ async def submit(
     request: Request,
     parts: Services,
     *,
-    tenant: Tenant,
+    sender: Sender,
     prefers: Prefers,
     filename: FileName = "",
     thorough: Thorough = False,
@@ -66,7 +73,7 @@ async def submit(
     Bytes that were scored before with the same model and options are answered at once (`from_store`), unless
     `Cache-Control: no-cache` is sent. The file is removed once the job has ended.
     """
-    order = Order(tenant, thorough, idempotency_key, fresh=wants_fresh(request))
+    order = Order(sender.tenant, thorough, idempotency_key, fresh=wants_fresh(request), key=sender.key)
     if content_type(request)[0] == "application/json":
         asked = await read_json(request, NamedVideo, timeout_s=parts.settings.upload_idle_s)
         if asked.thorough:
@@ -74,9 +81,9 @@ async def submit(
         if asked.url is not None:
             return accepted(await parts.jobs.submit_url(asked.url, order), prefers)
         assert asked.video is not None  # noqa: S101 - the model wants one of the two
-        video, path = await stored(parts, tenant, asked.video)
+        video, path = await stored(parts, sender.tenant, asked.video)
         return accepted(await parts.jobs.submit_video(video, path, order), prefers)
-    async with arriving(request, parts, tenant, filename) as (upload, _):
+    async with arriving(request, parts, sender.tenant, filename) as (upload, _):
         if flag(upload.fields, "thorough"):
             order = order.thoroughly()
         return accepted(await parts.jobs.submit_upload(upload, order), prefers)
@@ -88,28 +95,33 @@ async def list_jobs(
     tenant: Tenant,
     status: Annotated[list[Status] | None, Query(description="Only jobs in one of these states.")] = None,
     limit: Annotated[int, Query(ge=1, le=100, description="Jobs on a page.")] = 20,
-    cursor: Annotated[str | None, Query(description="`next` of the page before.", pattern=CURSOR)] = None,
+    cursor: Cursor = None,
 ) -> JobList:
     """The latest first, each without its `result`. What comes in meanwhile moves nothing between pages."""
-    rows = await parts.jobs.page(
-        tenant, statuses=status or (), before=_position(cursor) if cursor else None, limit=limit + 1
-    )
+    before = None
+    if cursor:
+        created_at, job_id = place_of(cursor, PLACE).groups()
+        before = float(created_at), job_id
+    rows = await parts.jobs.page(tenant, statuses=status or (), before=before, limit=limit + 1)
+    last = rows[limit - 1] if len(rows) > limit else None
     return JobList(
-        jobs=[_described(row, with_result=False) for row in rows[:limit]],
-        next=_cursor(rows[limit - 1]) if len(rows) > limit else None,
+        jobs=[described(row, with_result=False) for row in rows[:limit]],
+        next=cursor_of(f"{last.created_at!r} {last.id}") if last else None,
     )
 
 
 @router.get("/{job_id}", summary="A job and its answer", responses=problems("job_not_found"))
-async def get(job_id: JobId, parts: Services, tenant: Tenant) -> Job:
-    """Its state, how far it is, and its answer once there is one."""
-    return _described(await parts.jobs.find(tenant, job_id))
+async def get(job_id: JobId, parts: Services, tenant: Tenant, sender: Sender) -> Job:
+    """Its state, how far it is, its answer once there is one, and what was said of that."""
+    job = described(await parts.jobs.find(tenant, job_id))
+    said = await parts.jobs.feedback(tenant, job_id)
+    return job.model_copy(update={"feedback": FeedbackSummary.of(said, actor=sender.key)})
 
 
 @router.delete("/{job_id}", status_code=204, summary="Delete a job", responses=problems("job_not_found"))
-async def delete(job_id: JobId, parts: Services, tenant: Tenant) -> None:
+async def delete(job_id: JobId, parts: Services, sender: Sender) -> None:
     """Removes its answer and its media at once; one that is under way is cancelled."""
-    await parts.jobs.delete(tenant, job_id)
+    await parts.jobs.delete(sender.tenant, job_id, key=sender.key)
 
 
 async def _watched(job_id: JobId, parts: Services, tenant: Tenant) -> JobRow:
@@ -130,13 +142,13 @@ async def events(
     `expired`) with the whole job, or `deleted`; then the stream ends."""
     told: tuple[Status, JobProgress] | None = None
     while not parts.jobs.stopping:
-        described = _described(job)
-        if described.status in OVER:
-            yield ServerSentEvent(event=described.status, raw_data=_json(described))
+        now = described(job)
+        if now.status in OVER:
+            yield ServerSentEvent(event=now.status, raw_data=_json(now))
             return
-        if told != (now := (described.status, described.progress)):
-            told = now
-            progress = {"id": job.id, "status": job.status, "progress": described.progress.model_dump()}
+        if told != (news := (now.status, now.progress)):
+            told = news
+            progress = {"id": job.id, "status": job.status, "progress": now.progress.model_dump()}
             yield ServerSentEvent(event="progress", raw_data=json.dumps(progress))
         await asyncio.sleep(LOOK_S)
         try:
@@ -152,7 +164,7 @@ def accepted(job: JobRow, prefers: Preferences) -> Response:
     if prefers.respond_async:
         headers["Preference-Applied"] = "respond-async"
     return Response(
-        _json(_described(job)), status_code=202, headers=headers, media_type=JSONResponse.media_type
+        _json(described(job)), status_code=202, headers=headers, media_type=JSONResponse.media_type
     )
 
 
@@ -160,10 +172,9 @@ def _json(job: Job) -> str:
     return job.model_dump_json()
 
 
-def _described(job: JobRow, *, with_result: bool = True) -> Job:
-    """The job as its client sees it: what is over by the clock is expired, before the janitor comes."""
-    over = job.status in {"done", "failed"} and job.expires_at is not None and job.expires_at <= time.time()
-    status: Status = "expired" if over else job.status
+def described(job: JobRow, *, with_result: bool = True) -> Job:
+    """The job as its client sees it."""
+    status = job.status_now
     result: dict[str, Any] | None = None
     if with_result and status == "done" and job.result is not None:
         result = json.loads(job.result)
@@ -173,7 +184,9 @@ def _described(job: JobRow, *, with_result: bool = True) -> Job:
     return Job(
         id=job.id,
         status=status,
-        progress=JobProgress(stage=status if over else job.stage, fraction=job.fraction, eta_s=job.eta_s),
+        progress=JobProgress(
+            stage=status if status == "expired" else job.stage, fraction=job.fraction, eta_s=job.eta_s
+        ),
         result=result,
         error=error,
         filename=job.filename,
@@ -186,26 +199,13 @@ def _described(job: JobRow, *, with_result: bool = True) -> Job:
         started_at=_time(job.started_at),
         finished_at=_time(job.finished_at),
         expires_at=_time(job.expires_at),
-        links=JobLinks(self=f"/v1/jobs/{job.id}", events=f"/v1/jobs/{job.id}/events"),
+        links=JobLinks(
+            self=f"/v1/jobs/{job.id}",
+            events=f"/v1/jobs/{job.id}/events",
+            report=f"/v1/jobs/{job.id}/report",
+        ),
     )
 
 
 def _time(epoch_s: float | None) -> datetime | None:
     return None if epoch_s is None else datetime.fromtimestamp(epoch_s, UTC)
-
-
-def _cursor(job: JobRow) -> str:
-    return base64.urlsafe_b64encode(f"{job.created_at!r} {job.id}".encode()).decode().rstrip("=")
-
-
-def _position(cursor: str) -> tuple[float, str]:
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-        found = re.fullmatch(r"(\d+\.\d+) ([0-9a-f]{32})", text)
-    except (ValueError, binascii.Error):
-        found = None
-    if found is None:
-        raise RequestValidationError(
-            [{"loc": ("query", "cursor"), "msg": "It is no `next` of a page.", "type": "value_error"}]
-        )
-    return float(found[1]), found[2]

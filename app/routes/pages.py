@@ -1,4 +1,4 @@
-"""The page at ``/`` and the reference at ``/docs``: server-rendered, from our own origin alone.
+"""The pages ``/`` and ``/review`` and the reference ``/docs``: server-rendered, from our own origin alone.
 
 ``/docs`` is our own rendering of ``/openapi.json``. Swagger UI would be 1.5 MB of script from a CDN, or from
 a package that has to keep up with it, and it wants inline styles that our content-security policy forbids.
@@ -41,20 +41,44 @@ _pages.filters["code_spans"] = _code_spans
 async def page(parts: Services) -> HTMLResponse:
     """The page for people."""
     settings = parts.settings
-    html = _pages.get_template("page.html").render(
-        version=__version__,
+    return _rendered(
+        "page.html",
+        here="/",
+        title="camera or generated?",
         needs_key=await parts.keyring.is_closed(),
         max_upload_bytes=settings.max_upload_bytes,
+        url_fetch=settings.url_fetch,
+        keep_media=settings.keep_media,
+        kept=_in_words(settings.job_ttl_s),
     )
-    return HTMLResponse(html)
+
+
+@router.api_route("/review", methods=["GET", "HEAD"])
+async def review(parts: Services) -> HTMLResponse:
+    """The page for operators: answers that wait for a decision."""
+    return _rendered("review.html", here="/review", title="review", needs_key=await parts.keyring.is_closed())
+
+
+def _rendered(template: str, **values: Any) -> HTMLResponse:
+    return HTMLResponse(_pages.get_template(template).render(version=__version__, **values))
+
+
+def _in_words(seconds: float) -> str:
+    """A duration, rounded to a whole number of its unit."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 @router.api_route("/docs", methods=["GET", "HEAD"])
 async def docs(request: Request) -> HTMLResponse:
     """The reference for programs."""
     schema = request.app.openapi()
-    html = _pages.get_template("docs.html").render(
-        version=__version__,
+    return _rendered(
+        "docs.html",
+        here="/docs",
+        title="reference",
         description=schema["info"]["description"],
         operations=_operations(schema),
         records={
@@ -65,7 +89,6 @@ async def docs(request: Request) -> HTMLResponse:
         codes=CODES,
         base=str(request.base_url).rstrip("/"),
     )
-    return HTMLResponse(html)
 
 
 def _operations(schema: dict[str, Any]) -> list[dict[str, Any]]:

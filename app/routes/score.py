@@ -12,7 +12,7 @@ from app.routes._requests import IdempotencyKey, Preferences, Prefers, Thorough,
 from app.routes.jobs import SUBMIT, accepted
 from app.routes.videos import BAD_FILE, STORED, UPLOAD, FileName, arriving, stored
 from app.schemas import Job, NamedVideo
-from app.services import Parts, Services, Tenant
+from app.services import Parts, Sender, Services
 from app.uploads import Upload, content_type
 from specsem.errors import NotFound
 from specsem.result import ScoredFile
@@ -42,7 +42,7 @@ async def score(
     request: Request,
     parts: Services,
     *,
-    tenant: Tenant,
+    sender: Sender,
     prefers: Prefers,
     filename: FileName = "",
     thorough: Thorough = False,
@@ -57,10 +57,10 @@ async def score(
     """
     if not prefers.respond_async:
         parts.engine.check_ready()
-    order = Order(tenant, thorough, idempotency_key, fresh=wants_fresh(request))
+    order = Order(sender.tenant, thorough, idempotency_key, fresh=wants_fresh(request), key=sender.key)
     if content_type(request)[0] == "application/json":
         return await _score_stored(request, parts, order, prefers)
-    async with arriving(request, parts, tenant, filename) as (upload, _):
+    async with arriving(request, parts, sender.tenant, filename) as (upload, _):
         if flag(upload.fields, "thorough"):
             order = order.thoroughly()
         if prefers.respond_async or await _is_long(request, parts, prefers, upload):

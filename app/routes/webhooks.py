@@ -10,6 +10,7 @@ from app.routes._requests import read_json
 from app.schemas import (
     Delivery,
     DeliveryList,
+    FeedbackEvent,
     JobEvent,
     NewWebhook,
     Redelivered,
@@ -178,3 +179,8 @@ async def _job_done(body: JobEvent) -> None:
 @messages.post("job.failed", summary="A job has failed")
 async def _job_failed(body: JobEvent) -> None:
     """The file could not be scored; `error` says why."""
+
+
+@messages.post("feedback.created", summary="Somebody said something of an answer")
+async def _feedback_created(body: FeedbackEvent) -> None:
+    """A user or an operator; a later opinion of the same key takes the place of the earlier one."""

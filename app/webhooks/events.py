@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.jobs.table import EventType
-from app.schemas import JobEventData
+from app.jobs.table import EventType, FeedbackRow
+from app.schemas import FeedbackEventData, JobEventData
 from specsem.result import ErrorBody
 
-__all__ = ["PING", "Event", "job_ended"]
+__all__ = ["PING", "Event", "feedback_created", "job_ended"]
 
 PING = "webhook.ping"
 """Goes to one endpoint, whatever it asked for."""
@@ -37,12 +37,33 @@ def job_ended(job_id: str, *, result: str | None, error: ErrorBody | None = None
         score=answer.get("score"),
         decision=decision,
         error=error,
-        links={"job": f"/v1/jobs/{job_id}"},
+        links=_links(job_id),
     ).model_dump(mode="json")
     if result is None:
         return [Event("job.failed", data)]
     decided = _DECISIONS.get(decision["action"]) if decision else None
     return [Event("job.done", data), *([Event(decided, data)] if decided else [])]
+
+
+def feedback_created(row: FeedbackRow) -> Event:
+    """What somebody's opinion is to others. The note stays here: it goes with the job, and what was told
+    can't be taken back."""
+    data = FeedbackEventData.model_validate(
+        {
+            "job": row.job_id,
+            "source": row.source,
+            "opinion": row.opinion,
+            "label": row.label,
+            "verdict": row.answer,
+            "score": row.score,
+            "links": _links(row.job_id),
+        }
+    )
+    return Event("feedback.created", data.model_dump(mode="json"))
+
+
+def _links(job_id: str) -> dict[str, str]:
+    return {"job": f"/v1/jobs/{job_id}"}
 
 
 def _decision(answer: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -6,7 +6,17 @@
 from specsem.media.frames import read_frames
 from specsem.media.geometry import crop_boxes
 from specsem.media.pool import Death, DecoderPool, Scan
-from specsem.media.types import Clip, Coverage, Limits, MediaInfo, SamplePlan, Window
+from specsem.media.types import (
+    Clip,
+    Coverage,
+    Limits,
+    Manifests,
+    MediaInfo,
+    SamplePlan,
+    Trail,
+    TrustList,
+    Window,
+)
 
 __all__ = [
     "Clip",
@@ -14,9 +24,12 @@ __all__ = [
     "Death",
     "DecoderPool",
     "Limits",
+    "Manifests",
     "MediaInfo",
     "SamplePlan",
     "Scan",
+    "Trail",
+    "TrustList",
     "Window",
     "crop_boxes",
     "read_frames",

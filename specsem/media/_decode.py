@@ -31,8 +31,9 @@ from av.video.reformatter import VideoReformatter
 from specsem.errors import LimitsExceeded, MediaError, NoVideoStream, TooShort, Undecodable
 from specsem.media._pixels import Converter, full_rgb
 from specsem.media._source import Picture, Shot, Source, open_source
+from specsem.media._trail import read_trail
 from specsem.media.geometry import mirror_index
-from specsem.media.types import Clip, Coverage, Limits, MediaInfo, SamplePlan, UInt8, Window
+from specsem.media.types import Clip, Coverage, Limits, MediaInfo, SamplePlan, Trail, UInt8, Window
 
 __all__ = ["Arrays", "decode_windows", "iter_rgb", "probe", "scan_windows"]
 
@@ -373,6 +374,13 @@ class _Job:
             rotation=turn.degrees,
         )
 
+    def trail(self, fd: int) -> Trail | None:
+        """None where it can't be read: no fact of it is worth the score."""
+        try:
+            return read_trail(self.source, fd, self.survey.head, self.pixel_format)
+        except Exception:  # noqa: BLE001
+            return None
+
     def warnings(self, duration_s: float) -> list[str]:
         found = self.source.warnings | self.converter.warnings
         if self.source.damage:
@@ -428,6 +436,7 @@ def decode_windows(fd: int, plan: SamplePlan, limits: Limits, arrays: ArraySourc
             coverage=_coverage(analysed_s, duration_s),
             warnings=job.warnings(duration_s),
             decode_ms=(time.perf_counter() - began) * 1e3,
+            trail=job.trail(fd),
         )
     finally:
         source.close()
@@ -693,6 +702,7 @@ def scan_windows(
             coverage=_coverage(analysed_s, duration_s),
             warnings=job.warnings(duration_s),
             decode_ms=(time.perf_counter() - began) * 1e3,
+            trail=job.trail(fd),
         )
     finally:
         source.close()

@@ -14,6 +14,7 @@ import av
 from av.error import FFmpegError
 from av.packet import Packet
 from av.stream import Discard, Disposition
+from av.video.frame import PictureType
 
 from specsem.errors import Encrypted, LimitsExceeded, NoVideoStream, TooSmall, Undecodable, UnsupportedMedia
 from specsem.media._pixels import orientation_of
@@ -21,7 +22,7 @@ from specsem.media._sniff import HEAD_BYTES, demuxer_of
 from specsem.media.geometry import Orientation
 from specsem.media.types import Limits
 
-__all__ = ["Picture", "Shot", "Source", "open_source"]
+__all__ = ["STILL", "Picture", "Shot", "Source", "open_source"]
 
 CODECS = frozenset((
     "av1", "cfhd", "cinepak", "dnxhd", "dvvideo", "ffv1", "ffvhuff", "flv1", "gif", "h261", "h263", "h263i",
@@ -37,6 +38,9 @@ _CONTAINERS = {"mov": "mp4", "yuv4mpegpipe": "y4m", "mpegvideo": "mpeg", "m4v": 
 
 _CLOCK_RESET_S = 0.5
 """A jump back in time by more is a clock that was set back; less, a disorder."""
+_FRAME_TYPES = 24
+"""So many of the first frames' types are remembered."""
+_INDEXED = frozenset({"mov", "avi"})
 _ELEMENTARY = frozenset({"h264", "hevc", "m4v", "mpegvideo"})
 _MOV_OPTIONS = {
     # Never follow a data reference into another file (off by default; said for certain).
@@ -46,7 +50,8 @@ _MOV_OPTIONS = {
     # not decode to find it out, which costs as much as 6 frames.
     "probesize": "65536",
 }
-_STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+"""Streams that hold pictures and do not move."""
 _ENCRYPTED_TAGS = frozenset({"encv", "drmi", "p608"})
 
 
@@ -138,13 +143,16 @@ class Source:
         self._corrupt: set[int | None] = set()
         self._shape: tuple[int, int] | None = None
         self._orientation = Orientation()
+        self.frame_types = ""
+        """Letters (I, P, B, ...) of the first frames in a row that came out, from a key frame on."""
+        self._in_a_row = True
 
     def _pick(self) -> Any:
         """The stream to look at: not a cover picture, default first, then the largest."""
         streams = self._container.streams
         if len(streams) > self.limits.max_streams:
             raise LimitsExceeded(f"The file has more than {self.limits.max_streams} streams.")
-        moving = [s for s in streams.video if not s.disposition & _STILL]
+        moving = [s for s in streams.video if not s.disposition & STILL]
         if not moving:
             raise NoVideoStream("The file has no stream of moving pictures.")
         if len(moving) > 1:
@@ -184,6 +192,21 @@ class Source:
         self._container.close()
 
     # -- facts ----------------------------------------------------------------------------------------------
+
+    @property
+    def container(self) -> Any:
+        """PyAV's: for tags and tracks, not for reading."""
+        return self._container
+
+    @property
+    def stream(self) -> Any:
+        """PyAV's, likewise."""
+        return self._stream
+
+    @property
+    def indexes_every_frame(self) -> bool:
+        """Whether the stream's index has an entry for each frame."""
+        return self._demuxer in _INDEXED
 
     @property
     def container_name(self) -> str:
@@ -259,6 +282,7 @@ class Source:
 
     def seek(self, ts: int) -> bool:
         """To the last key frame at or before ``ts``, as far as the demuxer can; says whether it claims so."""
+        self._break_row()
         try:
             self._container.seek(ts, stream=self._stream, backward=True)
         except (FFmpegError, OverflowError):
@@ -273,10 +297,14 @@ class Source:
 
         ``clock``: what a next frame without a timestamp gets.
         """
+        self._break_row()
         self._codec.flush_buffers()
         self._forget_clock()
         if clock is not None:
             self._last_ts = clock - self.nominal_ticks
+
+    def _break_row(self) -> None:
+        self._in_a_row = not self.frame_types
 
     def _forget_clock(self) -> None:
         self._last_ts = None
@@ -286,6 +314,7 @@ class Source:
 
     def skip_unreferenced(self, on: bool) -> None:
         """Let the decoder drop frames that no other needs, for a stretch whose frames are thrown away."""
+        self._break_row()
         self._codec.skip_frame = "NONREF" if on else "DEFAULT"
 
     def decode(self, packet: Packet[Any] | None) -> list[Picture]:
@@ -311,6 +340,8 @@ class Source:
             self._orientation = orientation_of(frame)
             if self._orientation.mirrored:
                 self.warnings.add("mirrored")
+        if self._in_a_row and len(self.frame_types) < _FRAME_TYPES:
+            self._note_type(frame)
         if frame.interlaced_frame:
             self.warnings.add("interlaced")
         duration = max(0, frame.duration or 0)
@@ -319,6 +350,13 @@ class Source:
         clean = not frame.is_corrupt and (not self._corrupt or _own_ts(frame) not in self._corrupt)
         self.damage += not clean
         return Picture(frame, Shot(ts, duration, (frame.width, frame.height, self._orientation)), clean)
+
+    def _note_type(self, frame: Any) -> None:
+        kind = PictureType(frame.pict_type)
+        if kind is PictureType.NONE:
+            self._in_a_row = False
+        elif self.frame_types or frame.key_frame:
+            self.frame_types += kind.name[:1]
 
     def _time(self, frame: Any, step: int) -> int:
         """When the frame is shown, never before the last one; ``step`` after it if the file does not say."""

@@ -8,15 +8,30 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-__all__ = ["MAX_MESSAGE", "receive", "send"]
+__all__ = ["MAX_MESSAGE", "iso_time", "plain", "receive", "send"]
 
 Message = dict[str, Any]
 
 MAX_MESSAGE = 1 << 20
 _HEADER = struct.Struct("!I")
 _MAX_FDS = 4
+_MAX_CHARACTERS = 200
+
+
+def plain(text: object) -> str:
+    """What a file says of itself, fit to be shown anywhere: without control characters, and not long."""
+    return "".join(c for c in str(text)[: 2 * _MAX_CHARACTERS] if c.isprintable())[:_MAX_CHARACTERS].strip()
+
+
+def iso_time(text: str | None) -> str | None:
+    """A time that a file says, in one form (ISO 8601); None where it is none."""
+    try:
+        return datetime.fromisoformat(text).isoformat() if text else None
+    except ValueError:
+        return None
 
 
 def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:

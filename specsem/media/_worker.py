@@ -1,10 +1,13 @@
 """The decoder's process: takes one job at a time from its socket, is confined first, dies with its parent.
 
-Run as ``python -m specsem.media._worker SOCKET_FD PARENT_PID MEMORY_BYTES``. It imports PyAV and NumPy only.
+Run as ``python -m specsem.media._worker SOCKET_FD PARENT_PID MEMORY_BYTES``, with the certificates of the
+trust list on standard input. It imports PyAV, NumPy and c2pa only.
 
 Jobs (see :mod:`specsem.media._wire`): ``{"op": "probe" | "decode" | "scan" | "frames", "limits": {...},
 "plan": {...}}`` with the file's descriptor and, for ``decode``, shared memory for all windows. ``scan`` and
-``frames`` get theirs by ``{"op": "buffer"}`` messages. Answers: ``window``, then ``done``; or ``error``.
+``frames`` get theirs by ``{"op": "buffer"}`` messages. Answers: ``window``, then ``done``; or ``error``. Of
+``decode`` and ``scan``, ``clip`` comes before ``done``, which has the signed manifests: whatever they do to
+the process, the clip is safe by then.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import numpy as np
 
 from specsem.errors import SpecSemError
 from specsem.media import _decode
+from specsem.media._manifests import ManifestReader
 from specsem.media._wire import Message, receive, send
 from specsem.media.types import Clip, Limits, MediaInfo, SamplePlan, Window
 
@@ -90,8 +94,11 @@ def map_shared(fd: int) -> mmap.mmap | bytearray:
 class Job:
     """One file."""
 
-    def __init__(self, sock: socket.socket, message: Message, fds: list[int]) -> None:
+    def __init__(
+        self, sock: socket.socket, message: Message, fds: list[int], manifests: ManifestReader
+    ) -> None:
         self.sock = sock
+        self.manifests = manifests
         self.limits = Limits(**message["limits"])
         self.plan = SamplePlan(**message["plan"])
         self.message = message
@@ -106,7 +113,7 @@ class Job:
         clip = _decode.decode_windows(
             self.fds[0], plan, self.limits, lambda i: plan.window_arrays(shared, i * step)
         )
-        return {**clip_message(clip), "windows": [window_message(w) for w in clip.windows]}
+        return self.finish(clip, {"windows": [window_message(w) for w in clip.windows]})
 
     def scan(self) -> Message:
         plan, buffers = self.plan, Buffers(self.sock)
@@ -118,7 +125,12 @@ class Job:
         def arrays(_: int) -> _decode.Arrays:
             return plan.window_arrays(buffers.wait())
 
-        return clip_message(_decode.scan_windows(self.fds[0], plan, self.limits, arrays, emit))
+        return self.finish(_decode.scan_windows(self.fds[0], plan, self.limits, arrays, emit), {})
+
+    def finish(self, clip: Clip, more: Message) -> Message:
+        """Hand the clip over, then see to what may cost us our life."""
+        send(self.sock, {"op": "clip", **clip_message(clip), **more})
+        return {"manifests": asdict(self.manifests.read(self.fds[0], clip.info.container))}
 
     def frames(self) -> Message:
         """Whole frames, one buffer each; the parent learns the size from ``need`` messages."""
@@ -148,27 +160,28 @@ def clip_message(clip: Clip) -> Message:
         "coverage": asdict(clip.coverage),
         "warnings": clip.warnings,
         "decode_ms": clip.decode_ms,
+        "trail": asdict(clip.trail) if clip.trail is not None else None,
     }
 
 
-def serve(sock: socket.socket) -> None:
+def serve(sock: socket.socket, manifests: ManifestReader) -> None:
     """Do jobs until the parent closes the socket."""
     while True:
         message, fds = receive(sock)
         try:
             if message["op"] == "buffer":
                 continue  # granted to the job before, which did not need it
-            answer = do_job(sock, message, fds)
+            answer = do_job(sock, message, fds, manifests)
         finally:
             for fd in fds:
                 os.close(fd)
         send(sock, answer)
 
 
-def do_job(sock: socket.socket, message: Message, fds: list[int]) -> Message:
+def do_job(sock: socket.socket, message: Message, fds: list[int], manifests: ManifestReader) -> Message:
     """The answer to one job; a file's fault becomes an ``error`` answer, a lost parent an exception."""
     try:
-        job = Job(sock, message, fds)
+        job = Job(sock, message, fds, manifests)
         _allow_cpu(job.limits.cpu_s)
         run: dict[str, Any] = {
             "probe": job.probe,
@@ -196,11 +209,12 @@ def main(arguments: list[str]) -> None:
     fd, parent, memory_bytes = map(int, arguments)
     sock = socket.socket(fileno=fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    manifests = ManifestReader(anchors=sys.stdin.buffer.read())
     confine(parent, memory_bytes)
     gc.freeze()
     with contextlib.suppress(EOFError, ConnectionError):
         send(sock, {"op": "ready"})
-        serve(sock)
+        serve(sock, manifests)
 
 
 if __name__ == "__main__":

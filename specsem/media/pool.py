@@ -15,12 +15,13 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -32,13 +33,24 @@ import numpy.typing as npt
 from specsem import errors
 from specsem.media._memory import Loan, Memory
 from specsem.media._wire import Message, receive, send
-from specsem.media.types import Clip, Coverage, Limits, MediaInfo, SamplePlan, UInt8, Window
+from specsem.media.types import (
+    Clip,
+    Coverage,
+    Limits,
+    Manifests,
+    MediaInfo,
+    SamplePlan,
+    Trail,
+    TrustList,
+    UInt8,
+    Window,
+)
 
 __all__ = ["Death", "DecoderPool", "Scan"]
 
-Death = Literal["wall", "cpu", "memory", "crash", "cancelled"]
+Death = Literal["wall", "cpu", "memory", "crash", "cancelled", "manifests"]
 """Why a worker had to go before its time: a limit on time, on CPU time, on memory; it crashed or talked
-nonsense; nobody wanted its answer any more."""
+nonsense; nobody wanted its answer any more; or any of it over signed manifests, when the clip was safe."""
 
 StrPath = str | os.PathLike[str]
 _T = TypeVar("_T")
@@ -71,7 +83,8 @@ class DecoderPool:
     ``cancel``: an event that, once set, makes the call raise :class:`~specsem.errors.Cancelled` within a few
     hundredths of a second. Errors of a file are :class:`~specsem.errors.MediaError`.
 
-    ``on_death`` is told of every worker that a file cost, in the thread of that file's call.
+    ``on_death`` is told of every worker that a file cost, in the thread of that file's call. Signed manifests
+    are checked against ``trust_list``; without one, no signer is trusted.
     """
 
     def __init__(
@@ -80,10 +93,12 @@ class DecoderPool:
         workers: int = 2,
         limits: Limits = Limits(),  # noqa: B008  frozen
         on_death: Callable[[Death], None] = lambda _cause: None,
+        trust_list: TrustList | None = None,
     ) -> None:
         if workers < 1:
             raise ValueError("workers must be at least 1")
         self.limits = limits
+        self.trust_list = trust_list
         self.on_death = on_death
         self.closed = False
         self.memory = Memory(keep=2 * workers + _SCAN_BUFFERS)
@@ -109,8 +124,9 @@ class DecoderPool:
         with self._session(path, plan, cancel) as session:
             loan = self.memory.lend(plan.window_bytes * plan.windows)
             session.begin("decode", loan)
-            done = session.finish()
-            return session.parse(lambda: _clip(done, _windows(done["windows"], plan, loan.view)))
+            told = session.next("clip")
+            clip = session.parse(lambda: _clip(told, _windows(told["windows"], plan, loan.view)))
+            return session.with_manifests(clip)
 
     def scan(self, path: StrPath, plan: SamplePlan, *, cancel: threading.Event | None = None) -> Scan:
         """Every window of the file, one after the other, in constant memory."""
@@ -150,7 +166,7 @@ class DecoderPool:
             return [worker.process.pid for worker in self._live]
 
     def _start(self) -> _Worker:
-        worker = _Worker(self.limits)
+        worker = _Worker(self.limits, self.trust_list.anchors if self.trust_list else b"")
         with self._lock:
             self._live.add(worker)
         return worker
@@ -221,13 +237,15 @@ class DecoderPool:
 class _Worker:
     """One decoder process and our end of its socket."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, anchors: bytes) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, tempfile.TemporaryFile() as stdin:
+            stdin.write(anchors)
+            stdin.seek(0)
             arguments = [theirs.fileno(), os.getpid(), limits.memory_bytes]
             self.process = subprocess.Popen(
                 [sys.executable, "-s", "-P", "-m", _WORKER_MODULE, *map(str, arguments)],
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
@@ -352,6 +370,23 @@ class _Session:
         self._fit = op == "done"
         return message
 
+    def with_manifests(self, clip: Clip) -> Clip:
+        """The clip with what the worker finds of signed manifests: within their own time, or failed.
+
+        Raises: Cancelled. Nothing else is worth the clip.
+        """
+        began = time.monotonic()
+        self._waited_s, self.allowed_s = 0.0, self._pool.limits.c2pa_s
+        try:
+            done = self.finish()
+            manifests = self.parse(lambda: Manifests(**done["manifests"]))
+        except errors.MediaError as error:
+            slow = isinstance(error, errors.DecodeTimeout)
+            self._death = "manifests"
+            manifests = Manifests("failed", "it took too long" if slow else "the reader broke down")
+        waited_ms = (time.monotonic() - began) * 1e3
+        return replace(clip, manifests=manifests, manifests_ms=waited_ms, trust_list=self._pool.trust_list)
+
     def receive_frames(self, max_frames: int) -> tuple[UInt8, npt.NDArray[np.float64]]:
         memory = Memory(keep=0)
         frames: list[UInt8] = []
@@ -435,9 +470,10 @@ class Scan(Iterator[Window]):
         if not self._session._open:
             raise StopIteration
         try:
-            message = self._session.next("window", "done")
-            if message["op"] == "done":
-                self.clip = self._session.parse(lambda: _clip(message, []))
+            message = self._session.next("window", "clip")
+            if message["op"] == "clip":
+                clip = self._session.parse(lambda: _clip(message, []))
+                self.clip = self._session.with_manifests(clip)
                 self.close()
                 raise StopIteration
             view = self._granted.popleft().view
@@ -502,4 +538,5 @@ def _clip(facts: Message, windows: list[Window]) -> Clip:
         coverage=Coverage(**facts["coverage"]),
         warnings=[str(w) for w in facts["warnings"]],
         decode_ms=float(facts["decode_ms"]),
+        trail=Trail(**facts["trail"]) if facts["trail"] is not None else None,
     )

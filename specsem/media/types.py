@@ -5,12 +5,23 @@ Shape letters: T frames of a window, N native crops of a frame, H height, W widt
 
 import math
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Clip", "Coverage", "Limits", "MediaInfo", "SamplePlan", "Window"]
+__all__ = [
+    "Clip",
+    "Coverage",
+    "Limits",
+    "Manifests",
+    "MediaInfo",
+    "SamplePlan",
+    "Trail",
+    "TrustList",
+    "Window",
+]
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
@@ -33,6 +44,8 @@ class Limits:
     cpu_s: float = 60.0
     memory_bytes: int = 2 * 1024**3
     """Address space of a decoder process, beyond what its own code maps."""
+    c2pa_s: float = 2.0
+    """Wall-clock seconds for the signed manifests, once the file is decoded; then they count as failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +115,57 @@ class Coverage:
     fraction: float
 
 
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """How the file was written, by its own word: the facts of :class:`specsem.result.Trail`."""
+
+    muxer: str | None = None
+    encoder: str | None = None
+    created_at: str | None = None
+    """ISO 8601."""
+    brands: list[str] = field(default_factory=list)
+    profile: str | None = None
+    pixel_format: str | None = None
+    gop: str | None = None
+    keyframe_interval: float | None = None
+    edit_lists: int = 0
+    tracks: list[str] = field(default_factory=list)
+    trailing_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrustList:
+    """Whom the operator trusts to sign."""
+
+    name: str
+    date: date
+    anchors: bytes
+    """Certificates in PEM."""
+    sha256: str
+    """Hexadecimal, of the anchors."""
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.date}"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifests:
+    """What the file's signed manifests (C2PA) claim."""
+
+    status: str
+    """As in :class:`specsem.result.C2pa`."""
+    reason: str = ""
+    """Why it is `failed`, `invalid` or `not_checked`, in a few words."""
+    signer: str | None = None
+    signed_at: str | None = None
+    """ISO 8601."""
+    claim_generator: str | None = None
+    actions: list[str] = field(default_factory=list)
+    """Distinct, the oldest manifest's first."""
+    digital_source_types: list[str] = field(default_factory=list)
+    """Likewise; last parts of their addresses."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
     """T frames in a row, ready for the model. The arrays are read-only views and may share memory.
@@ -146,3 +210,14 @@ class Clip:
     ``unusual_colour``: a matrix without known coefficients, converted as BT.601 or BT.709 by size.
     """
     decode_ms: float = 0.0
+    trail: Trail | None = None
+    manifests: Manifests | None = None
+    """None: nobody looked."""
+    manifests_ms: float = 0.0
+    trust_list: TrustList | None = None
+    """The one that the signer was looked up in."""
+
+    @property
+    def read_ms(self) -> float:
+        """Milliseconds of everything before the model."""
+        return self.decode_ms + self.manifests_ms

@@ -83,7 +83,7 @@ async def house(
     await asyncio.to_thread(data_dir.mkdir, exist_ok=True)
     engine, decoder = doubles.Engine(settings), doubles.Decoder()
     telemetry = telemetry or Telemetry()
-    jobs = Jobs(settings, engine, telemetry)
+    jobs = Jobs(settings, engine, telemetry, trust_list=settings.trust_list())
     await jobs.open()
     scoring = Scoring(decoder, engine, workers=2, timeout_s=30, telemetry=telemetry)
     await engine.start(telemetry)

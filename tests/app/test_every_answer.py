@@ -16,7 +16,7 @@ from app.settings import Settings
 
 KEY = "0123456789abcdef0123456789abcdef"
 FOREIGN = {"Origin": "https://evil.example"}
-PAGES = ("/", "/docs")
+PAGES = ("/", "/review", "/docs")
 NEVER = re.compile(r"video/|audio/|multipart/|application/octet-stream|application/xhtml")
 """Types under which a client's file could come back, or run."""
 

@@ -14,10 +14,11 @@ import pytest
 from fastapi.testclient import TestClient
 from test_main import check_problem, files_in
 
+from app.auth import ANYBODY
 from app.jobs.store import Finished, NewJob
 from app.main import create_app
 from app.routes import jobs as routes
-from app.services import _tenant
+from app.services import _caller
 from app.settings import Settings
 from specsem.result import ScoredFile
 
@@ -134,7 +135,7 @@ def test_the_list_is_paged_and_filtered(tmp_path: Path) -> None:
 
 def test_the_list_leaves_results_out(client: TestClient) -> None:
     job = ended(client, client.post("/v1/jobs", files=FILE))
-    assert client.get("/v1/jobs?status=done").json()["jobs"] == [job | {"result": None}]
+    assert client.get("/v1/jobs?status=done").json()["jobs"] == [job | {"result": None, "feedback": None}]
 
 
 def test_deleting_removes_answer_and_media(tmp_path: Path) -> None:
@@ -176,7 +177,8 @@ def test_the_same_bytes_again_are_said_to_be_from_the_store(client: TestClient) 
 def test_another_tenant_sees_nothing_of_it(client: TestClient) -> None:
     mine = client.post("/v1/jobs", files=FILE, headers={"Idempotency-Key": "k"})
     ended(client, mine)
-    client.app.dependency_overrides[_tenant] = lambda: "other"  # type: ignore[attr-defined]
+    other = replace(ANYBODY, tenant="other")
+    client.app.dependency_overrides[_caller] = lambda: other  # type: ignore[attr-defined]
     location = mine.headers["Location"]
     check_problem(client.get(location), 404, "job_not_found")
     check_problem(client.get(f"{location}/events"), 404, "job_not_found")

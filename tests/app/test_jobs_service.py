@@ -18,6 +18,7 @@ from app.problems import Problem
 from app.room import Room
 from app.schemas import VideoMedia
 from app.videos import VideoStore
+from tests.media.signatory import Signatory
 
 
 def age(home: House, job_id: str, seconds: float) -> None:
@@ -54,6 +55,24 @@ def test_the_same_bytes_are_answered_from_the_store(tmp_path: Path) -> None:
                 await home.ended(other)
             await home.stop()
             assert home.media() == []
+
+    asyncio.run(scenario())
+
+
+def test_another_trust_list_asks_for_another_answer(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async def answered(trust_list: Path | None) -> bool:
+            async with house(tmp_path / "data", c2pa_trust_list=trust_list) as home:
+                job = await home.submit(b"SCORE:0.97")
+                await home.ended(job)
+                await home.stop()
+                return job.from_store
+
+        first, second = tmp_path / "first.pem", tmp_path / "second.pem"
+        for path in (first, second):
+            path.write_bytes(Signatory().anchor)
+        for trust_list in (None, first, second):
+            assert [await answered(trust_list) for _ in range(2)] == [False, True]
 
     asyncio.run(scenario())
 

@@ -16,6 +16,7 @@ from app.main import CannotServe, create_app, run
 from app.problems import CODES
 from app.settings import DataDirUnusable, Settings
 from specsem.errors import MediaError, UnknownModel, WeightsMissing
+from specsem.provenance import TrustListUnusable
 from specsem.result import ScoredFile
 
 MEDIA_CODES = sorted({error.code for error in MediaError.__subclasses__()} - {"not_found"})
@@ -24,7 +25,8 @@ MEDIA_CODES = sorted({error.code for error in MediaError.__subclasses__()} - {"n
 def files_in(settings: Settings) -> list[Path]:
     """Whatever of a client's is kept."""
     files = (path for path in settings.data_dir.rglob("*") if path.is_file())
-    return [path for path in files if path.suffix != ".lock" and not path.name.startswith("jobs.sqlite3")]
+    ours = ("jobs.sqlite3", "signing-key.pem")
+    return [path for path in files if path.suffix != ".lock" and not path.name.startswith(ours)]
 
 
 def check_problem(answer: Any, status: int, code: str) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def test_a_form_is_scored_and_nothing_is_kept(client: TestClient, settings: Sett
     assert (found.path, found.verdict, found.score) == ("clip.mp4", "generated", 0.97)
     assert found.sha256 == hashlib.sha256(data).hexdigest()
     assert found.model.name == "double"
-    assert set(found.timing_ms) == {"decode", "forward", "total"}
+    assert set(found.timing_ms) == {"decode", "provenance", "forward", "total"}
     assert files_in(settings) == []
 
 
@@ -298,7 +300,9 @@ def test_the_data_folder_is_private(client: TestClient, settings: Settings) -> N
     assert threading.active_count() < 50
 
 
-def test_a_taken_port_and_a_closed_folder_are_said_in_a_sentence(settings: Settings, tmp_path: Path) -> None:
+def test_a_taken_port_a_closed_folder_and_a_list_of_nobody_are_said_in_a_sentence(
+    settings: Settings, tmp_path: Path
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         busy = settings.model_copy(update={"port": taken.getsockname()[1]})
         with pytest.raises(CannotServe, match="--port"):
@@ -307,3 +311,6 @@ def test_a_taken_port_and_a_closed_folder_are_said_in_a_sentence(settings: Setti
     closed = Settings(data_dir=tmp_path / "file" / "data")
     with pytest.raises(DataDirUnusable, match="SPECSEM_DATA_DIR"):
         run(closed, doubles.Engine(closed), doubles.Decoder())
+    untrusting = settings.model_copy(update={"c2pa_trust_list": tmp_path / "file"})
+    with pytest.raises(TrustListUnusable, match="holds no certificates"):
+        run(untrusting, doubles.Engine(untrusting), doubles.Decoder())

@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from app.auth import ANYBODY
 from app.main import create_app
 from app.services import Parts
 from app.settings import Settings
@@ -353,7 +355,7 @@ def test_a_foreign_upload_is_not_found(settings: Settings) -> None:
     from app import services
 
     app = create_app(settings, doubles.Engine(settings), doubles.Decoder())
-    app.dependency_overrides[services._tenant] = lambda: tenant
+    app.dependency_overrides[services._caller] = lambda: replace(ANYBODY, tenant=tenant)
     with TestClient(app, base_url="http://127.0.0.1") as client:
         doubles.until_ready(client)
         tenant = "one"

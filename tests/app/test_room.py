@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import doubles
@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request
 from starlette.types import Message
 
 from app import services
+from app.auth import ANYBODY, Caller
 from app.main import create_app
 from app.problems import Problem
 from app.room import Room, Tally
@@ -123,12 +124,12 @@ def on_disk(data_dir: Path) -> Counter[str]:
 def test_whatever_goes_wrong_what_is_taken_is_what_is_on_disk(tmp_path: Path, seed: int) -> None:
     settings = Settings(data_dir=tmp_path, max_tenant_bytes=QUOTA, max_stored_bytes=7000, max_queue_clips=6)
 
-    def by_header(request: Request) -> str:
-        return request.headers["x-tenant"]
+    def by_header(request: Request) -> Caller:
+        return replace(ANYBODY, tenant=request.headers["x-tenant"])
 
     def application() -> FastAPI:
         app = create_app(settings, doubles.Engine(settings), doubles.Decoder())
-        app.dependency_overrides[services._tenant] = by_header
+        app.dependency_overrides[services._caller] = by_header
         return app
 
     async def scenario() -> None:

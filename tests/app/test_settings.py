@@ -35,8 +35,8 @@ def test_loopback_is_the_default() -> None:
 
 
 def test_the_decoder_s_limits_come_from_here() -> None:
-    limits = Settings(max_upload_bytes=7, max_side=8, decode_wall_s=9).limits
-    assert (limits.max_bytes, limits.max_side, limits.wall_s) == (7, 8, 9)
+    limits = Settings(max_upload_bytes=7, max_side=8, decode_wall_s=9, c2pa_timeout_s=10).limits
+    assert (limits.max_bytes, limits.max_side, limits.wall_s, limits.c2pa_s) == (7, 8, 9, 10)
 
 
 def test_keys_never_show() -> None:

@@ -229,7 +229,22 @@ def test_a_tenant_s_webhooks_are_its_own(tmp_path: Path, taker: Receiver) -> Non
         assert [message.path for message in taker.messages] == ["/ours", "/theirs"]
 
 
+def test_feedback_is_told(client: TestClient, taker: Receiver) -> None:
+    webhook = register(client, taker.url(), events=["feedback.created"])
+    job = ended(client, client.post("/v1/jobs", content=b"SCORE:0.97"))["id"]
+    said = {"verdict": "wrong", "label": "real", "note": "Filmed by me."}
+    assert client.post(f"/v1/jobs/{job}/feedback", json=said).status_code == 200
+    until(lambda: taker.messages)
+    event = taker.messages[0].verified(webhook["secret"])
+    document = client.get("/openapi.json").json()["components"]["schemas"]["FeedbackEventData"]
+    assert set(event["data"]) == set(document["properties"])
+    assert event["type"] == "feedback.created"
+    assert (event["data"]["job"], event["data"]["opinion"]) == (job, "wrong")
+    assert (event["data"]["verdict"], event["data"]["label"]) == ("generated", "real")
+    assert "Filmed" not in str(event)
+
+
 def test_messages_are_in_the_reference(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
-    assert set(document["webhooks"]) == {"job.done", "job.failed"}
-    assert "JobEvent" in document["components"]["schemas"]
+    assert set(document["webhooks"]) == {"job.done", "job.failed", "feedback.created"}
+    assert {"JobEvent", "FeedbackEvent"} <= set(document["components"]["schemas"])

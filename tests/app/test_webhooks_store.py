@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from sqlalchemy import Engine, text
 from test_jobs_store import OVER, claimed, job
 
+from app.audit import Trail
+from app.jobs.feedback import FeedbackStore, Said
 from app.jobs.store import Finished, JobStore, KeyTaken
 from app.jobs.table import DeliveryRow, WebhookRow
 from app.webhooks import outbox
@@ -22,7 +25,7 @@ FAILURE = Failure("It answered 500.", status=500, pause_s=60.0)
 @pytest.fixture
 def jobs(database: Engine) -> JobStore:
     with database.execution_options(writes=True).begin() as connection:
-        for table in ("jobs", "webhooks", "webhook_deliveries"):
+        for table in ("jobs", "feedback", "webhooks", "webhook_deliveries"):
             connection.execute(text(f"DELETE FROM {table}"))  # noqa: S608
     return JobStore(database)
 
@@ -110,6 +113,76 @@ def test_where_the_event_can_t_be_written_the_job_has_not_ended(
     monkeypatch.setattr(outbox, "address", broken)
     with pytest.raises(OSError, match="broken"):
         jobs.finish(held, done(), ttl_s=60)
+    row = jobs.find("", held.id)
+    assert row is not None
+    assert row.status == "running"
+    assert told(store, webhook) == []
+
+
+def test_what_is_said_of_an_answer_is_told_without_its_note(
+    database: Engine, jobs: JobStore, store: WebhookStore
+) -> None:
+    webhook = endpoint(store, events="feedback.created")
+    endpoint(store, 2, tenant="other")
+    jobs.add(job(1), finished=done(logit=3.4), ttl_s=60)
+    feedback = FeedbackStore(database)
+    assert feedback.add("", job(1).id, Said("user", "key", "wrong", "real", "it is mine"))
+    assert feedback.add("", job(1).id, Said("review", "key", label="generated"))
+    assert not feedback.add("", job(2).id, Said("user", "key", "right"))  # there is no such answer
+    assert feedback.end("", job(1).id, source="user", actor="key")
+    assert told(store, webhook) == ["feedback.created"] * 2
+    first, second = (json.loads(claim(store).delivery.payload)["data"] for _ in range(2))
+    assert first == {
+        "job": job(1).id,
+        "source": "user",
+        "opinion": "wrong",
+        "label": "real",
+        "verdict": "generated",
+        "score": 0.97,
+        "links": {"job": f"/v1/jobs/{job(1).id}"},
+    }
+    assert (second["source"], second["opinion"], second["label"]) == ("review", "right", "generated")
+    assert store.claim(lease_s=60) is None
+
+
+@pytest.mark.parametrize("broken", ["app.webhooks.outbox.address", "app.jobs.feedback.append"])
+def test_feedback_its_event_and_its_entry_come_together_or_not_at_all(
+    database: Engine, jobs: JobStore, store: WebhookStore, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    webhook = endpoint(store, events="feedback.created")
+    jobs.add(job(1), finished=done(logit=3.4), ttl_s=60)
+
+    def fail(*_: Any) -> None:
+        raise OSError("broken")
+
+    before, feedback = Trail(database).head(), FeedbackStore(database)
+    monkeypatch.setattr(broken, fail)
+    with pytest.raises(OSError, match="broken"):
+        feedback.add("", job(1).id, Said("user", "key", "wrong"))
+    assert feedback.current("", job(1).id) == []
+    assert told(store, webhook) == []
+    assert Trail(database).head() == before
+
+
+@pytest.mark.parametrize("ended", ["add", "finish", "give_up"])
+def test_where_the_entry_can_t_be_written_nothing_is_told(
+    jobs: JobStore, store: WebhookStore, monkeypatch: pytest.MonkeyPatch, ended: str
+) -> None:
+    webhook = endpoint(store)
+    jobs.add(job(1))
+    held = claimed(jobs, lease_s=OVER)
+
+    def fail(*_: Any) -> None:
+        raise OSError("broken")
+
+    ends: dict[str, Callable[[], object]] = {
+        "add": lambda: jobs.add(job(2), finished=done(), ttl_s=60),
+        "finish": lambda: jobs.finish(held, done(), ttl_s=60),
+        "give_up": lambda: jobs.give_up(max_attempts=1, ttl_s=60),
+    }
+    monkeypatch.setattr("app.jobs.store.append", fail)
+    with pytest.raises(OSError, match="broken"):
+        ends[ended]()
     row = jobs.find("", held.id)
     assert row is not None
     assert row.status == "running"

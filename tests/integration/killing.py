@@ -1,9 +1,11 @@
 """Jobs on real processes while those are killed with -9 at random; what came of it is read from the database.
 
-An audit that the service knows nothing of, a trigger, writes down each time that a job ends.
+An audit that the service knows nothing of, a trigger, writes down each time that a job ends. What the
+service's own trail says must be the same.
 """
 
 import hashlib
+import json
 import random
 import signal
 import subprocess
@@ -23,6 +25,7 @@ from serving import DOUBLES, Server, serving, working
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
+from app.audit import Trail, check
 from app.jobs.database import is_sqlite, open_database
 
 __all__ = ["Outcome", "run_under_fire"]
@@ -53,6 +56,8 @@ class Outcome:
     done: int = 0
     wrong: list[str] = field(default_factory=list)
     ended_more_than_once: list[str] = field(default_factory=list)
+    told_otherwise: list[str] = field(default_factory=list)
+    """Jobs of which the trail doesn't tell one submission and one end."""
     attempts: dict[int, int] = field(default_factory=dict)
     kills: dict[str, int] = field(default_factory=dict)
     submissions_sent_again: int = 0
@@ -66,7 +71,8 @@ class Outcome:
     def clean(self) -> bool:
         """Every job is done, with its own answer, exactly once, and there is no other."""
         exactly_once = self.rows == self.done == self.jobs and not self.ended_more_than_once
-        return exactly_once and not self.wrong and self.refusals.keys() <= {"503 not_ready"}
+        told = not self.told_otherwise
+        return exactly_once and told and not self.wrong and self.refusals.keys() <= {"503 not_ready"}
 
 
 class _Target:
@@ -256,6 +262,11 @@ def _judge(outcome: Outcome, database: Engine, ids: dict[int, str], job_s: float
     outcome.done = sum(row.status == "done" for row in rows.values())
     outcome.attempts = dict(sorted(Counter(row.attempts for row in rows.values()).items()))
     outcome.ended_more_than_once = [job_id for job_id in rows if endings[job_id] != 1]
+    links = list(Trail(database).links())
+    check(links)
+    told = Counter((entry["job"], entry["event"]) for entry in (json.loads(link.entry) for link in links))
+    once = ("job_submitted", "job_scored")
+    outcome.told_otherwise = [job_id for job_id in rows if any(told[job_id, event] != 1 for event in once)]
     for number, job_id in ids.items():
         row = rows.get(job_id)
         sha256 = hashlib.sha256(_content(number, job_s)).hexdigest()

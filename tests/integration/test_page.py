@@ -1,81 +1,18 @@
 """The page in a real browser: what a moderator does with it, by pointer and by keyboard."""
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from serving import DOUBLES, Server, serving
+from browsing import NEEDS_BROWSER, Visit, fake
+from serving import DOUBLES, Server, serving, until
 
 from app.keys import open_keys
 from app.settings import Settings
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
-        )
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def doubles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    data_dir = tmp_path_factory.mktemp("page") / "data"
-    with serving(DOUBLES, data_dir, max_upload_bytes=2_000_000) as server:
-        server.wait_ready()
-        yield server
-
-
-class Visit:
-    """A page, and what it should never do: ask another host, break the policy, throw."""
-
-    def __init__(self, browser: Any, server: Server, path: str = "/", **options: Any) -> None:
-        self.context = browser.new_context(**options)
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(20_000)
-        self.faults: list[str] = []
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("console", self._console)
-        self.page.on("request", lambda request: self._request(request.url, server.url))
-        self.page.goto(server.url + path)
-
-    def _console(self, message: Any) -> None:
-        # The browser reports every 4xx that a test provokes; everything else counts.
-        if message.type in {"error", "warning"} and "Failed to load resource" not in message.text:
-            self.faults.append(message.text)
-
-    def _request(self, url: str, home: str) -> None:
-        if not url.startswith((home + "/", f"blob:{home}/")):
-            self.faults.append(f"asked {url}")
-
-    def choose(self, *paths: Path) -> None:
-        self.page.set_input_files("#picker", [str(path) for path in paths])
-
-    def __enter__(self) -> "Visit":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.context.close()
-        assert self.faults == []
-
-
-def fake(folder: Path, name: str, content: str) -> Path:
-    path = folder / name
-    path.write_text(content)
-    return path
+pytestmark = NEEDS_BROWSER
 
 
 def test_a_real_clip_from_drop_to_verdict(browser: Any, service: Server, drawn_clip: Path) -> None:
@@ -92,23 +29,25 @@ def test_a_real_clip_from_drop_to_verdict(browser: Any, service: Server, drawn_c
         assert "on 60 camera clips" in card.locator(".cost").text_content()
         assert "5 in 100" in card.locator(".cost").text_content()
         with page.expect_download() as download:
-            card.get_by_role("button", name="Download JSON").or_(card.locator(".download")).first.click()
+            card.locator(".download").click()
         answer = json.loads(Path(download.value.path()).read_text())
         assert download.value.suggested_filename == "clip.mp4.specsem.json"
         assert card.locator(".window").count() == len(answer["segments"]) == 2
-        assert card.locator("tbody tr").count() == 2
+        assert card.locator(".timeline tbody tr").count() == 2
         assert answer["sha256"] in card.locator(".media").text_content()
 
         # By keyboard: along the windows, and into the video.
-        page.wait_for_function("document.querySelector('video').readyState >= 1")
+        visit.until("document.querySelector('video').readyState >= 1")
         card.locator(".window").first.focus()
         page.keyboard.press("ArrowRight")
         assert f"score {answer['segments'][1]['score']:.2f}" in card.locator(".readout").text_content()
         page.keyboard.press("Enter")
         start_s = answer["segments"][1]["start_s"]
-        page.wait_for_function(f"Math.abs(document.querySelector('video').currentTime - {start_s}) < 0.1")
+        visit.until(f"Math.abs(document.querySelector('video').currentTime - {start_s}) < 0.1")
         page.keyboard.press("Home")
         assert card.locator(".window").first.evaluate("bar => bar === document.activeElement")
+        card.locator(".window").nth(1).hover()
+        assert f"score {answer['segments'][1]['score']:.2f}" in card.locator(".readout").text_content()
 
 
 def test_a_bad_file_says_why(browser: Any, service: Server, tmp_path: Path) -> None:
@@ -118,24 +57,24 @@ def test_a_bad_file_says_why(browser: Any, service: Server, tmp_path: Path) -> N
         card = visit.page.locator(".job").first
         assert card.locator(".failed-code").text_content() == "Code not_a_video"
         assert card.locator(".name").text_content() == "<b>notes.mp4"  # a name is never markup
-        assert "Not a video" in visit.page.text_content("#announcer")
+        visit.said("It could not be scored")
 
 
 def test_several_files_wait_for_their_turn(browser: Any, doubles: Server, tmp_path: Path) -> None:
     with Visit(browser, doubles) as visit:
         page = visit.page
-        visit.choose(
-            fake(tmp_path, "1.mp4", "SLOW:0.6 SCORE:0.97"),
-            fake(tmp_path, "2.mp4", "SCORE:0.02"),
-            fake(tmp_path, "3.mp4", "BAD:encrypted"),
-            fake(tmp_path, "4.mp4", "SCORE:0.5"),
-        )
+        files = {
+            "1.mp4": "SLOW:1 SCORE:0.97",
+            "2.mp4": "SCORE:0.02",
+            "3.mp4": "BAD:encrypted",
+            "4.mp4": "SLOW:60",
+        }
+        visit.choose(*(fake(tmp_path, name, content) for name, content in files.items()))
         assert page.locator(".job").count() == 4
-        assert page.get_by_text("Waiting for its turn").count() == 3
-        page.get_by_role("button", name="Cancel 4.mp4").click()  # one that has not begun
+        page.get_by_role("button", name="Cancel 4.mp4").click()
         page.wait_for_selector(".failed")
-        verdicts = page.locator(".word").all_text_contents()
-        assert sorted(verdicts) == ["Authentic", "Generated"]
+        page.locator(".job[data-verdict]").nth(1).wait_for()
+        assert sorted(page.locator(".word").all_text_contents()) == ["Authentic", "Generated"]
         assert page.locator(".job").count() == 3
 
 
@@ -143,14 +82,41 @@ def test_cancel_frees_the_service(browser: Any, doubles: Server, tmp_path: Path)
     with Visit(browser, doubles) as visit:
         page = visit.page
         visit.choose(fake(tmp_path, "slow.mp4", "SLOW:60"))
-        page.get_by_text("Analysing…").wait_for()
+        page.locator(".stage", has_text="Decoding").wait_for()
         page.get_by_role("button", name="Cancel slow.mp4").click()
         page.wait_for_selector(".job", state="detached")
-        assert "cancelled" in page.text_content("#announcer")
-        page.wait_for_timeout(300)
-        assert doubles.uploads() == []
+        visit.said("cancelled")
+        assert visit.focused() == "picker"
+        until(lambda: running(doubles) == [])
+        assert page.locator("#history").is_hidden()
         visit.choose(fake(tmp_path, "next.mp4", "SCORE:0.97"))
         page.wait_for_selector(".job[data-verdict=generated]")
+
+
+def running(server: Server) -> list[Any]:
+    found = httpx.get(f"{server.url}/v1/jobs?status=queued&status=running").json()["jobs"]
+    assert isinstance(found, list)
+    return found
+
+
+def test_a_long_job_goes_on_though_the_page_is_left(browser: Any, doubles: Server, tmp_path: Path) -> None:
+    with Visit(browser, doubles) as visit:
+        page = visit.page
+        page.check("#thorough")
+        visit.choose(fake(tmp_path, "long.mp4", "SLOW:6 SCORE:0.97"))
+        page.locator(".stage", has_text="Starting").wait_for()
+        page.reload()
+        page.wait_for_selector(".job[data-verdict=generated]")
+        assert page.locator(".job .name").text_content() == "long.mp4"
+        assert page.locator(".window").count() == 12
+        assert page.locator("video").count() == 0  # the local file is gone with the page
+
+
+def test_without_events_the_page_asks(browser: Any, doubles: Server, tmp_path: Path) -> None:
+    with Visit(browser, doubles) as visit:
+        visit.page.route("**/events", lambda route: route.abort())
+        visit.choose(fake(tmp_path, "a.mp4", "SLOW:1 SCORE:0.97"))
+        visit.page.wait_for_selector(".job[data-verdict=generated]")
 
 
 def test_too_large_is_said_before_it_is_sent(browser: Any, doubles: Server, tmp_path: Path) -> None:
@@ -168,12 +134,16 @@ def test_a_key_is_asked_for_and_used(browser: Any, tmp_path: Path) -> None:
             page = visit.page
             assert page.locator("#key").is_hidden()
             with open_keys(Settings(data_dir=data_dir)) as store:  # the first one, after the page was opened
-                key, _ = store.create(scopes=["score"])
+                key, _ = store.create(scopes=["jobs"])
+                other, _ = store.create(scopes=["score"])
             visit.choose(fake(tmp_path, "a.mp4", "SCORE:0.97"))
             page.wait_for_selector(".failed")
             assert "unauthorized" in page.text_content(".failed-code")
-            assert page.evaluate("document.activeElement.id") == "key"
-            page.keyboard.type(key)
+            assert visit.focused() == "key"
+            page.keyboard.type(other)
+            visit.choose(tmp_path / "a.mp4")
+            page.locator(".failed-code", has_text="forbidden").wait_for()
+            page.fill("#key", key)
             visit.choose(tmp_path / "a.mp4")
             page.wait_for_selector(".job[data-verdict=generated]")
             page.reload()
@@ -181,19 +151,113 @@ def test_a_key_is_asked_for_and_used(browser: Any, tmp_path: Path) -> None:
             assert page.input_value("#key") == key  # for as long as the tab is open
 
 
-def test_keyboard_alone_reaches_the_picker(browser: Any, doubles: Server) -> None:
+def test_feedback_reaches_the_store(browser: Any, doubles: Server, tmp_path: Path) -> None:
+    with Visit(browser, doubles) as visit:
+        page = visit.page
+        visit.choose(fake(tmp_path, "mine.mp4", "SCORE:0.98"))
+        form = page.locator(".feedback")
+        form.get_by_role("radio", name="Wrong").check()
+        form.get_by_label("The video is").select_option("real")
+        form.get_by_label("A note").fill("Filmed by me.")
+        form.get_by_role("button", name="Send").click()
+        form.locator(".said", has_text="Thank you").wait_for()
+        job = page.locator(".job").get_attribute("data-id")
+        found = httpx.get(f"{doubles.url}/v1/jobs/{job}").json()["feedback"]
+        assert (found["wrong"], found["mine"]["label"], found["mine"]["note"]) == (1, "real", "Filmed by me.")
+
+        # It is there when the answer is opened again, and can be withdrawn.
+        page.goto(f"{doubles.url}/?job={job}")
+        page.wait_for_selector(".job[data-verdict]")
+        assert form.get_by_role("radio", name="Wrong").is_checked()
+        form.get_by_role("button", name="Withdraw").click()
+        form.locator(".said", has_text="Withdrawn").wait_for()
+        assert httpx.get(f"{doubles.url}/v1/jobs/{job}").json()["feedback"]["mine"] is None
+
+
+def test_this_browser_remembers_and_forgets(browser: Any, doubles: Server, tmp_path: Path) -> None:
+    with Visit(browser, doubles) as visit:
+        page = visit.page
+        visit.choose(fake(tmp_path, "a.mp4", "SCORE:0.97"), fake(tmp_path, "b.mp4", "SCORE:0.03"))
+        page.locator(".job[data-verdict]").nth(1).wait_for()
+        page.reload()
+        page.locator("#history summary").click()
+        rows = page.locator("#history li")
+        assert rows.locator(".name").all_text_contents() == ["b.mp4", "a.mp4"]
+        assert rows.locator(".outcome").all_text_contents() == ["Authentic", "Generated"]
+        assert "shared machine" in page.text_content("#history")
+        page.get_by_role("button", name="Show a.mp4").click()
+        page.wait_for_selector(".job[data-verdict=generated]")
+        page.get_by_role("button", name="Forget a.mp4").click()
+        assert rows.locator(".name").all_text_contents() == ["b.mp4"]
+        page.get_by_role("button", name="Show b.mp4").click()
+        page.wait_for_selector(".job[data-verdict=authentic]")
+        card = page.locator(".job[data-verdict=authentic]")
+        job = card.get_attribute("data-id")
+        card.get_by_role("button", name="Delete from the service").click()
+        card.wait_for(state="detached")
+        assert httpx.get(f"{doubles.url}/v1/jobs/{job}").status_code == 404
+        assert page.locator("#history").is_hidden()
+
+
+PASTE = """(given) => {
+  const data = new DataTransfer();
+  if (given.name) data.items.add(new File([given.content], given.name));
+  if (given.text) data.setData("text/plain", given.text);
+  const init = { clipboardData: data, bubbles: true, cancelable: true };
+  document.dispatchEvent(new ClipboardEvent("paste", init));
+}"""
+
+
+def test_a_file_may_be_pasted(browser: Any, doubles: Server) -> None:
+    with Visit(browser, doubles) as visit:
+        assert visit.page.locator("#url").count() == 0  # addresses are not fetched here
+        visit.page.evaluate(PASTE, {"text": "https://example.org/a.mp4"})
+        visit.page.evaluate(PASTE, {"name": "pasted.mp4", "content": "SCORE:0.97"})
+        visit.page.wait_for_selector(".job[data-verdict=generated]")
+        assert visit.page.locator(".job .name").all_text_contents() == ["pasted.mp4"]
+
+
+def test_an_address_may_be_pasted_where_addresses_are_fetched(browser: Any, tmp_path: Path) -> None:
+    with serving(DOUBLES, tmp_path / "data", url_fetch="true") as server, Visit(browser, server) as visit:
+        page = visit.page
+        server.wait_ready()
+        page.evaluate(PASTE, {"text": "https://127.0.0.1/clips/a.mp4?key=secret"})
+        assert visit.focused() == "fetch"
+        assert page.locator(".job").count() == 0  # not before it is said to
+        page.keyboard.press("Enter")
+        page.locator(".failed-code", has_text="url_refused").wait_for()
+        assert page.locator(".job .name").text_content() == "https://127.0.0.1/clips/a.mp4"
+
+
+def test_keyboard_alone_reaches_everything(browser: Any, doubles: Server, tmp_path: Path) -> None:
     with Visit(browser, doubles) as visit:
         page = visit.page
         reached = []
-        for _ in range(5):
+        while "stability" not in reached:
+            assert len(reached) < 10
             page.keyboard.press("Tab")
-            reached.append(page.evaluate("document.activeElement.id || document.activeElement.className"))
+            reached.append(visit.focused())
         assert reached[0] == "skip"
-        assert "picker" in reached
-        assert "thorough" in reached
+        assert {"picker", "thorough"} <= set(reached)
         page.focus("#picker")
-        with page.expect_file_chooser():
+        with page.expect_file_chooser() as chooser:
             page.keyboard.press("Space")
+        chooser.value.set_files(str(fake(tmp_path, "a.mp4", "SCORE:0.97")))
+        page.wait_for_selector(".job[data-verdict]")
+        page.focus("#stability")
+        reached = []
+        for _ in range(20):
+            page.keyboard.press("Tab")
+            reached.append(visit.focused())
+        wanted = [
+            "prevalence",
+            "window as-generated",
+            "button",
+            "button quiet",
+            "button copy",
+            "button download",
+        ]
+        assert [name for name in wanted if name not in reached] == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -206,11 +270,13 @@ def test_no_sideways_scrolling(
         "color_scheme": scheme,
         "reduced_motion": "reduce",
     }
-    for path in ("/", "/docs"):
+    for path in ("/", "/review", "/docs"):
         with Visit(browser, doubles, path, **options) as visit:
             if path == "/":
                 visit.choose(fake(tmp_path, f"{'long-name-' * 15}.mp4", "SCORE:0.97"))
                 visit.page.wait_for_selector(".job[data-verdict]")
+            elif path == "/review":
+                visit.page.locator("#current").wait_for()
             assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
 
 

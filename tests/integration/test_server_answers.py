@@ -14,10 +14,11 @@ import av
 import httpx
 import numpy as np
 import pytest
-from serving import ROOT, Server, environment
+from serving import ROOT, Server, environment, until
 
 from specsem.result import ScoredFile
 from specsem.synthetic import write_clip
+from tests.media.signatory import Signatory, actions
 
 FILES_TIMEOUT_S = 60
 
@@ -42,12 +43,15 @@ def comparable(answer: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The second one is signed."""
     folder = tmp_path_factory.mktemp("clips")
     paths = []
     for number, (seconds, fps) in enumerate([(1.0, 25), (3.0, 10), (2.0, 30)]):
         path = folder / f"clip {number}.mp4"
         write_clip(path, width=192, height=144, seconds=seconds, fps=fps, seed=number)
         paths.append(path)
+    signed = Signatory().sign(paths[1].read_bytes(), actions(("c2pa.created", "trainedAlgorithmicMedia")))
+    paths[1].write_bytes(signed)
     return paths
 
 
@@ -67,6 +71,9 @@ def test_answers_equal_the_command_line_s(
     served = [post(service, clip).json() for clip in clips]
     assert [comparable(a) for a in served] == [comparable(a) for a in by_hand]
     assert [answer["path"] for answer in served] == [clip.name for clip in clips]
+    claims = [answer["provenance"]["c2pa"] for answer in served]
+    assert [claim["status"] for claim in claims] == ["absent", "valid", "absent"]
+    assert [claim["says_generated"] for claim in claims] == [False, True, False]
 
 
 def test_thorough_answers_equal_the_pipeline_s(
@@ -94,6 +101,17 @@ def test_a_stored_video_gets_the_same_answer(service: Server, clips: list[Path])
     assert comparable(by_id.json()) == comparable(post(service, clips[1]).json())
     assert by_id.json()["media"]["duration_s"] == pytest.approx(video["media"]["duration_s"], abs=0.11)
     assert httpx.delete(f"{service.url}/v1/videos/{video['id']}").status_code == 204
+
+
+def test_a_job_gets_the_same_answer(service: Server, clips: list[Path]) -> None:
+    job = post(service, clips[1], "/v1/jobs").json()
+
+    def done() -> bool:
+        job.update(httpx.get(f"{service.url}/v1/jobs/{job['id']}").json())
+        return job["status"] == "done"
+
+    until(done, FILES_TIMEOUT_S)
+    assert comparable(job["result"]) == comparable(post(service, clips[1]).json())
 
 
 def test_many_at_once_get_the_answers_that_they_get_alone(service: Server, clips: list[Path]) -> None:

@@ -1,9 +1,15 @@
 // A job's card: the verdict with its evidence, or why there is none.
 
+import { ask, deleteJob, Refused } from "./api.js";
 import { timeline } from "./chart.js";
-import { el, one, stamp, svg } from "./dom.js";
+import { el, fillFacts, fillList, one, stamp, svg } from "./dom.js";
+import { showAttribution, showEvidence, showProvenance, showStability } from "./evidence.js";
+import { feedback } from "./feedback.js";
+import { measured } from "./measures.js";
 import * as words from "./words.js";
 
+/** @typedef {import("./types.js").Job} Job */
+/** @typedef {import("./types.js").Measured} Measured */
 /** @typedef {import("./types.js").ScoredFile} ScoredFile */
 /** @typedef {import("./types.js").Problem} Problem */
 
@@ -16,25 +22,37 @@ const ICONS = {
 
 /**
  * @param {HTMLElement} card
- * @param {ScoredFile} answer
- * @param {File} file
+ * @param {Job} job that is done
+ * @param {{file: File | null, onDeleted: () => void}} more
  */
-export function showVerdict(card, answer, file) {
+export function showVerdict(card, job, { file, onDeleted }) {
+  const answer = job.result;
+  if (!answer) throw new Error("a job that is done has an answer");
   const view = stamp("verdict-template");
   card.dataset.verdict = answer.verdict;
   one(view, ".icon").append(...ICONS[answer.verdict].map((d) => svg("path", { d })));
   one(view, ".word").textContent = words.VERDICTS[answer.verdict];
   one(view, ".meaning").textContent = words.meaning(answer);
   one(view, ".score-number").textContent = words.score(answer.score);
+  const range = words.range(answer);
+  if (range) one(view, ".range").textContent = range.text;
+  else one(view, ".range").remove();
   one(view, ".cost").textContent = words.cost(answer.threshold);
-  gauge(one(view, ".gauge"), answer);
-  fillList(one(view, ".reasons"), answer.reasons.map(words.reason));
+  void odds(view, answer);
+  gauge(one(view, ".gauge"), answer, range);
+  fillList(one(view, ".reasons"), answer.findings?.length ? answer.findings.map(({ text }) => text) : answer.reasons.map(words.reason));
   fillList(one(view, ".unchecked"), unchecked(answer));
-  fillFacts(one(view, ".media"), mediaFacts(answer, file));
+  fillFacts(one(view, ".media"), mediaFacts(answer, job.bytes));
   fillFacts(one(view, ".model"), modelFacts(answer));
-  fillTable(one(view, "tbody"), answer);
-  one(view, ".scroll").setAttribute("aria-label", `Table of the windows of ${file.name}`);
+  fillTable(one(view, ".timeline tbody"), answer);
+  one(view, ".timeline .scroll").setAttribute("aria-label", `Table of the windows of ${job.filename}`);
+  showEvidence(view, answer, job.id);
+  showStability(view, answer);
+  showAttribution(view, answer);
+  showProvenance(view, answer);
+  feedback(one(view, ".feedback", HTMLFormElement), job.id, job.feedback);
   fillJson(view, answer);
+  actions(one(view, ".actions"), job, onDeleted);
   const video = one(view, "video", HTMLVideoElement);
   const frame = one(view, ".verdict");
   const readout = one(view, ".readout");
@@ -52,18 +70,21 @@ export function showVerdict(card, answer, file) {
       readout.textContent = text || hint;
     },
   });
-  preview(video, file, () => {
+  /** @param {string} why */
+  const withoutPreview = (why) => {
     one(frame, ".preview").remove();
     frame.classList.add("no-preview");
-    hint = "Point at a window or use the arrow keys. This browser can't play the format: no preview.";
+    hint = `Point at a window or use the arrow keys. ${why}: no preview.`;
     readout.textContent = hint;
-  });
+  };
+  if (!file) return withoutPreview("The file is not at hand here");
+  preview(video, file, () => withoutPreview("This browser can't play the format"));
   video.addEventListener("timeupdate", () => movePlayhead(video.currentTime));
 }
 
 /**
  * @param {HTMLElement} card
- * @param {Problem} problem
+ * @param {Pick<Problem, "title" | "detail" | "code">} problem
  */
 export function showProblem(card, problem) {
   const view = stamp("error-template");
@@ -71,6 +92,87 @@ export function showProblem(card, problem) {
   one(view, ".failed-detail").textContent = problem.detail;
   one(view, ".failed-code code").textContent = problem.code;
   settle(card, view);
+}
+
+/** How common generated videos are where this visitor's come from; the last one said. */
+let prevalence = "50";
+
+/**
+ * @param {ParentNode} view
+ * @param {ScoredFile} answer
+ */
+async function odds(view, answer) {
+  const input = one(view, ".prevalence", HTMLInputElement);
+  const chance = one(view, ".posterior");
+  const trust = one(view, ".predictive");
+  /** @type {Measured | null} */
+  let rates = null;
+  const tell = () => {
+    if (!input.validity.valid || !input.value) {
+      chance.textContent = "A number between 0.01 and 99.99.";
+      trust.textContent = "";
+      return;
+    }
+    prevalence = input.value;
+    chance.textContent = words.chance(answer, input.valueAsNumber / 100, rates);
+    trust.textContent = words.trust(answer, input.valueAsNumber / 100, rates);
+  };
+  input.value = prevalence;
+  input.addEventListener("input", tell);
+  rates = await measured(answer.threshold);
+  tell();
+}
+
+/**
+ * @param {Element} footer
+ * @param {Job} job
+ * @param {() => void} onDeleted
+ */
+function actions(footer, job, onDeleted) {
+  const said = one(footer, ".said");
+  /** @param {HTMLButtonElement} button @param {() => Promise<string>} act */
+  const doing = async (button, act) => {
+    button.disabled = true;
+    said.textContent = "A moment…";
+    try {
+      said.textContent = await act();
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      said.textContent = `${error.problem.title}. ${error.problem.detail}`;
+    } finally {
+      button.disabled = false;
+    }
+  };
+  for (const button of /** @type {NodeListOf<HTMLButtonElement>} */ (footer.querySelectorAll("[data-format]"))) {
+    const { format } = button.dataset;
+    button.addEventListener("click", () =>
+      doing(button, async () => {
+        const answer = await ask(`/v1/jobs/${job.id}/report?format=${format}`, { accept: "*/*" });
+        save(await answer.blob(), `${job.filename}.report.${format}`);
+        return "The report is in your downloads.";
+      }),
+    );
+  }
+  const remove = one(footer, ".delete", HTMLButtonElement);
+  remove.addEventListener("click", () =>
+    doing(remove, async () => {
+      await deleteJob(job.id);
+      onDeleted();
+      return "Deleted.";
+    }),
+  );
+}
+
+/**
+ * @param {Blob} content
+ * @param {string} name
+ */
+function save(content, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(content);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // once the browser has taken it
 }
 
 /**
@@ -81,7 +183,7 @@ export function showProblem(card, problem) {
 function settle(card, view) {
   const hadFocus = card.contains(document.activeElement);
   one(card, ".running").replaceWith(view);
-  one(card, ".cancel").remove();
+  card.querySelector(".cancel")?.remove();
   if (hadFocus) card.focus();
 }
 
@@ -104,8 +206,9 @@ function preview(video, file, onUnplayable) {
  * Score and thresholds on one scale from 0 to 1.
  * @param {SVGElement} root
  * @param {ScoredFile} answer
+ * @param {{low: number, high: number} | null} range
  */
-function gauge(root, { score, threshold: limits }) {
+function gauge(root, { score, threshold: limits }, range) {
   const label = `Score ${words.score(score)} on a scale from 0, camera, to 1, generated. Camera below ${words.threshold(limits.lower)}, generated from ${words.threshold(limits.value)}.`;
   root.setAttribute("aria-label", label);
   const low = limits.lower * 300;
@@ -117,6 +220,7 @@ function gauge(root, { score, threshold: limits }) {
     svg("path", { class: "zone-high", d: `M293 14.5H${Math.min(high, 293)}V27.5H293a6.5 6.5 0 0 0 0-13z` }),
     svg("line", { class: "mark", x1: low, x2: low, y1: 11, y2: 31 }),
     svg("line", { class: "mark", x1: high, x2: high, y1: 11, y2: 31 }),
+    svg("rect", { class: "extent", x: (range?.low ?? score) * 300, y: 19.5, width: range ? (range.high - range.low) * 300 : 0, height: 3 }),
     svg("circle", { class: "needle", cx: needle, cy: 21, r: 8 }),
     svg("text", { x: 0, y: 44 }, "camera"),
     svg("text", { x: 300, y: 44, "text-anchor": "end" }, "generated"),
@@ -127,7 +231,7 @@ function gauge(root, { score, threshold: limits }) {
  * @param {ScoredFile} answer
  * @returns {string[]}
  */
-function unchecked({ coverage, segments, provenance, warnings }) {
+function unchecked({ coverage, segments, provenance, stability, warnings }) {
   const lines = ["Sound is not examined."];
   if (coverage.fraction < 0.995) {
     const windows = segments.length === 1 ? "One window was" : `${segments.length} windows were`;
@@ -135,18 +239,21 @@ function unchecked({ coverage, segments, provenance, warnings }) {
     const percent = Math.max(1, Math.round(coverage.fraction * 100));
     lines.unshift(`${windows} looked at, ${seconds} (${percent}%); the rest was not.`);
   }
-  if (provenance.c2pa.status === "not_checked") lines.push("Signed origin (C2PA) was not checked.");
+  if (!stability) lines.push("Whether the verdict survives delivery was not checked.");
+  if (["not_checked", "unsupported", "failed"].includes(provenance.c2pa.status)) {
+    lines.push("Signed origin (C2PA) was not checked.");
+  }
   return [...lines, ...warnings.map(words.warning)];
 }
 
 /**
  * @param {ScoredFile} answer
- * @param {File} file
+ * @param {number | null} size in bytes
  * @returns {[string, string][]}
  */
-function mediaFacts({ media, sha256 }, file) {
+function mediaFacts({ media, sha256 }, size) {
   return [
-    ["Size", words.bytes(file.size)],
+    ["Size", size === null ? "unknown" : words.bytes(size)],
     ["Container", media.container],
     ["Codec", media.codec],
     ["Frame", `${media.width} × ${media.height}`],
@@ -165,23 +272,6 @@ function modelFacts({ model, logit, timing_ms: timing }) {
   /** @type {[string, string][]} */
   const times = Object.entries(timing).map(([stage, ms]) => [`Time, ${stage}`, `${Math.round(ms)} ms`]);
   return [["Name", model.name], ["Version", model.version], ["Weights", model.sha256.slice(0, 16)], ["Logit", logit.toFixed(3)], ...times];
-}
-
-/**
- * @param {Element} list
- * @param {string[]} lines
- */
-function fillList(list, lines) {
-  if (lines.length === 0) list.remove();
-  list.replaceChildren(...lines.map((line) => el("li", line)));
-}
-
-/**
- * @param {Element} list
- * @param {[string, string][]} facts
- */
-function fillFacts(list, facts) {
-  list.replaceChildren(...facts.flatMap(([name, value]) => [el("dt", name), el("dd", value)]));
 }
 
 /**

@@ -1,4 +1,8 @@
 // The time line: one bar a window, both thresholds, a play head. Hover, arrow keys, click or Enter to seek.
+//
+// Drawn here because no library fits. uPlot, Chart.js and Lightweight Charts draw on a canvas, where a window is no
+// element that could have the focus and a name; that layer would be ours all the same. And what comes as a Python
+// package brings IPython, pandas or a web framework along, or a D3 of 2016.
 
 import { svg } from "./dom.js";
 import { clock, reading, score, threshold } from "./words.js";

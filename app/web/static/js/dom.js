@@ -40,6 +40,23 @@ export function el(tag, text) {
 }
 
 /**
+ * @param {Element} list
+ * @param {string[]} lines
+ */
+export function fillList(list, lines) {
+  if (lines.length === 0) list.remove();
+  list.replaceChildren(...lines.map((line) => el("li", line)));
+}
+
+/**
+ * @param {Element} list
+ * @param {[string, string][]} facts
+ */
+export function fillFacts(list, facts) {
+  list.replaceChildren(...facts.flatMap(([name, value]) => [el("dt", name), el("dd", value)]));
+}
+
+/**
  * An SVG element. Its look comes from CSS classes: the content-security policy allows no inline style.
  * @param {string} tag
  * @param {Record<string, string | number>} attributes

@@ -1,92 +1,167 @@
-// Wiring: the form, the queue of videos (one at a time), and the service's state.
+// Wiring of the page: what is sent, what became of it, and what this browser sent before.
 
+import { askForKey, announce, start } from "./shell.js";
+import { Cancelled, deleteJob, pause, Refused, sendFile, sendUrl, watch } from "./api.js";
 import { showProblem, showVerdict } from "./card.js";
 import { one, stamp } from "./dom.js";
-import { Cancelled, Refused, score } from "./upload.js";
-import { bytes, score as inWords, VERDICTS } from "./words.js";
+import * as history from "./history.js";
+import * as words from "./words.js";
 
-/** @typedef {{file: File, card: HTMLElement, abort: AbortController, thorough: boolean}} Job */
+/** @typedef {import("./types.js").Job} Job */
+/** @typedef {{name: string, file: File | null, url: string, card: HTMLElement, abort: AbortController, options: import("./api.js").Options, id: string}} Item one video; `id` is empty until it has been sent */
 
-const KEY = "specsem-key";
 const BUSY_TRIES = 60;
-const { maxBytes, needsKey } = document.body.dataset;
+const { maxBytes, urlFetch } = document.body.dataset;
 const picker = one(document, "#picker", HTMLInputElement);
 const drop = one(document, "#drop", HTMLElement);
-const keyInput = one(document, "#key", HTMLInputElement);
-const thorough = one(document, "#thorough", HTMLInputElement);
 const jobs = one(document, "#jobs", HTMLElement);
-const announcer = one(document, "#announcer", HTMLElement);
-const status = one(document, "#status", HTMLElement);
 
-/** @type {Job[]} */
+/** @type {Item[]} */
 const queue = [];
-let working = false;
+let sending = false;
+
+/**
+ * A card for a video that is to be sent, or for a job that was.
+ * @param {string} name
+ * @param {{file?: File, url?: string, id?: string}} what
+ * @returns {Item}
+ */
+function add(name, { file, url = "", id = "" }) {
+  const card = one(stamp("job-template"), ".job", HTMLElement);
+  const options = { thorough: ticked("#thorough"), stability: ticked("#stability") };
+  /** @type {Item} */
+  const item = { name, file: file ?? null, url, card, abort: new AbortController(), options, id };
+  one(card, ".name").textContent = name;
+  card.dataset.id = id;
+  stage(card, "Waiting for its turn", 0);
+  one(card, ".cancel", HTMLButtonElement).setAttribute("aria-label", `Cancel ${name}`);
+  one(card, ".cancel").addEventListener("click", () => void cancel(item));
+  jobs.prepend(card);
+  return item;
+}
+
+/** @param {string} selector */
+const ticked = (selector) => one(document, selector, HTMLInputElement).checked;
 
 /** @param {Iterable<File>} files */
-function add(files) {
-  for (const file of files) {
-    const card = one(stamp("job-template"), ".job", HTMLElement);
-    const abort = new AbortController();
-    const job = { file, card, abort, thorough: thorough.checked };
-    one(card, ".name").textContent = file.name;
-    stage(card, "Waiting for its turn", 0);
-    one(card, ".cancel", HTMLButtonElement).setAttribute("aria-label", `Cancel ${file.name}`);
-    one(card, ".cancel").addEventListener("click", () => {
-      abort.abort();
-      if (queue.includes(job)) finishCancelled(job); // it had not begun
+function addFiles(files) {
+  for (const file of files) queue.push(add(file.name, { file }));
+  void send();
+}
+
+/** One upload at a time; the service then works on as many as it likes. */
+async function send() {
+  if (sending) return;
+  sending = true;
+  for (let item = queue.shift(); item; item = queue.shift()) {
+    item.card.scrollIntoView({ block: "nearest", behavior: "smooth" });
+    const sent = item;
+    await settling(sent, async () => {
+      const job = await submitted(sent);
+      if (sent.abort.signal.aborted) return void (await deleteJob(job.id)); // cancelled once all was on its way
+      sent.id = sent.card.dataset.id = job.id;
+      history.remember(job.id, sent.name);
+      void settling(sent, () => followed(sent));
     });
-    jobs.prepend(card);
-    queue.push(job);
   }
-  void work();
+  sending = false;
 }
 
-async function work() {
-  if (working) return;
-  working = true;
-  for (let job = queue.shift(); job; job = queue.shift()) {
-    try {
-      await run(job);
-    } catch (error) {
-      console.error(error); // a defect of the page: this video's card stays as it is, the next ones go on
-    }
+/**
+ * @param {Item} item
+ * @returns {Promise<Job>}
+ */
+function submitted({ name, file, url, card, abort: { signal }, options }) {
+  announce(`Sending ${name}`);
+  if (!file) {
+    stage(card, "Asking the service to fetch it", null);
+    return patiently(card, signal, () => sendUrl(url, options, signal));
   }
-  working = false;
-}
-
-/** @param {Job} job */
-async function run({ file, card, abort, thorough: whole }) {
-  card.scrollIntoView({ block: "nearest", behavior: "smooth" });
   if (file.size > Number(maxBytes)) {
-    const detail = `It has ${bytes(file.size)}; this service accepts up to ${bytes(Number(maxBytes))}.`;
-    return fail(card, file, { type: "", title: "The file is too large", status: 413, detail, code: "limits_exceeded" });
+    const detail = `It has ${words.bytes(file.size)}; this service accepts up to ${words.bytes(Number(maxBytes))}.`;
+    throw new Refused({ type: "", title: "The file is too large", status: 413, detail, code: "limits_exceeded" });
   }
-  while (status.dataset.state === "waiting" && !abort.signal.aborted) {
-    stage(card, "Waiting until the model is warm", null);
-    await pause(300);
+  /** @param {number} fraction */
+  const onProgress = (fraction) =>
+    stage(card, fraction < 1 ? `Sending, ${words.bytes(fraction * file.size)} of ${words.bytes(file.size)}` : "Sent; waiting for the service", fraction);
+  onProgress(0);
+  return patiently(card, signal, () => sendFile(file, options, { signal, onProgress }));
+}
+
+/** @param {Item} item whose job is in the service */
+async function followed({ id, name, file, card, abort: { signal } }) {
+  let said = "";
+  const job = await watch(id, {
+    signal,
+    onProgress: (now) => {
+      if (!now) return stage(card, "The service does not answer; trying again", null);
+      stage(card, words.progress(now.progress), now.progress.fraction || null);
+      if (now.progress.stage === said) return;
+      said = now.progress.stage;
+      announce(`${name}: ${words.progress(now.progress)}`);
+    },
+  });
+  show(job, card, file);
+}
+
+/**
+ * @param {Job} job that is over
+ * @param {HTMLElement} card
+ * @param {File | null} file
+ */
+function show(job, card, file) {
+  const name = job.filename;
+  one(card, ".name").textContent = name;
+  if (job.result) {
+    const onDeleted = () => remove(job.id, card, `${name}: deleted`);
+    showVerdict(card, job, { file, onDeleted });
+    history.note(job.id, job.result.verdict);
+    announce(`${name}: ${words.VERDICTS[job.result.verdict]}, score ${words.score(job.result.score)}`);
+  } else {
+    const { code, message } = job.error ?? { code: job.status, message: "The service no longer keeps the answer." };
+    fail(card, name, { title: job.error ? "It could not be scored" : "The answer has expired", detail: message, code });
+    history.note(job.id, "failed");
   }
-  if (abort.signal.aborted) return finishCancelled({ card, file });
-  announce(`Sending ${file.name}`);
-  stage(card, `Sending, 0 of ${bytes(file.size)}`, 0);
+  drawHistory();
+}
+
+/**
+ * @param {Item} item
+ * @param {() => Promise<void>} act
+ */
+async function settling(item, act) {
   try {
-    const answer = await patiently(card, abort.signal, () => score(file, {
-      thorough: whole,
-      key: keyInput.value.trim(),
-      signal: abort.signal,
-      onProgress: (fraction) => stage(card, `Sending, ${bytes(fraction * file.size)} of ${bytes(file.size)}`, fraction),
-      onSent: () => {
-        announce(`Analysing ${file.name}`);
-        stage(card, whole ? "Analysing the whole time line…" : "Analysing…", null);
-      },
-    }));
-    showVerdict(card, answer, file);
-    announce(`${file.name}: ${VERDICTS[answer.verdict]}, score ${inWords(answer.score)}`);
-    sessionStorage.setItem(KEY, keyInput.value.trim());
+    await act();
   } catch (error) {
-    if (error instanceof Cancelled) finishCancelled({ card, file });
-    else if (error instanceof Refused) fail(card, file, error.problem);
+    if (error instanceof Cancelled) remove(item.id, item.card, `${item.name}: cancelled`);
+    else if (error instanceof Refused) fail(item.card, item.name, error.problem);
     else throw error;
   }
+}
+
+/** @param {Item} item */
+async function cancel(item) {
+  item.abort.abort();
+  const waiting = queue.indexOf(item);
+  if (waiting >= 0) queue.splice(waiting, 1);
+  remove(item.id, item.card, `${item.name}: cancelled`);
+  if (!item.id) return; // nothing was sent, or `send` deletes what becomes of it
+  await deleteJob(item.id).catch((error) => {
+    if (!(error instanceof Refused)) throw error; // it is over or gone already
+  });
+}
+
+/**
+ * @param {string} id
+ * @param {HTMLElement} card
+ * @param {string} said
+ */
+function remove(id, card, said) {
+  if (card.contains(document.activeElement)) picker.focus();
+  card.remove();
+  history.forget(id);
+  drawHistory();
+  announce(said);
 }
 
 /**
@@ -110,29 +185,15 @@ async function patiently(card, signal, attempt) {
   }
 }
 
-/** @param {number} ms */
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-/** @param {Pick<Job, "card" | "file">} job */
-function finishCancelled({ card, file }) {
-  const index = queue.findIndex((job) => job.card === card);
-  if (index >= 0) queue.splice(index, 1);
-  announce(`${file.name}: cancelled`);
-  if (card.contains(document.activeElement)) picker.focus();
-  card.remove();
-}
-
 /**
  * @param {HTMLElement} card
- * @param {File} file
- * @param {import("./types.js").Problem} problem
+ * @param {string} name
+ * @param {Pick<import("./types.js").Problem, "title" | "detail" | "code">} problem
  */
-function fail(card, file, problem) {
+function fail(card, name, problem) {
   showProblem(card, problem);
-  announce(`${file.name}: ${problem.title}. ${problem.detail}`);
-  if (problem.code !== "unauthorized") return;
-  one(document, "#key-row").hidden = false; // the first key may be younger than this page
-  keyInput.focus();
+  announce(`${name}: ${problem.title}. ${problem.detail}`);
+  if (problem.code === "unauthorized") askForKey();
 }
 
 /**
@@ -141,53 +202,116 @@ function fail(card, file, problem) {
  * @param {number | null} fraction null: nobody knows how long
  */
 function stage(card, text, fraction) {
-  one(card, ".stage").textContent = text;
+  const line = card.querySelector(".stage");
+  if (!line) return; // the card shows an outcome already
+  line.textContent = text;
   const bar = one(card, "progress", HTMLProgressElement);
   bar.setAttribute("aria-label", text);
   if (fraction === null) bar.removeAttribute("value");
   else bar.value = fraction;
 }
 
-/** @param {string} text */
-function announce(text) {
-  announcer.textContent = text;
+// -- what this browser sent before ----------------------------------------------------------------------------
+
+function drawHistory() {
+  const section = one(document, "#history", HTMLElement);
+  const all = history.entries();
+  section.hidden = all.length === 0;
+  one(section, "#history-count").textContent = String(all.length);
+  one(section, "ul").replaceChildren(...all.map(historyRow));
 }
 
-async function watchReadiness() {
-  let wait = 1000;
-  for (;;) {
-    try {
-      const answer = await fetch("/readyz");
-      const body = await answer.json();
-      if (answer.ok) {
-        show("ready", `Ready · ${body.model} on ${body.device}`);
-        wait = 30000;
-      } else {
-        show("waiting", body.detail);
-        wait = 1000;
-      }
-    } catch {
-      show("down", "The service does not answer");
-      wait = 5000;
-    }
-    await pause(wait);
-  }
+/** @param {history.Entry} entry */
+function historyRow({ id, name, at, outcome }) {
+  const row = stamp("history-template");
+  one(row, ".name").textContent = name;
+  one(row, ".outcome").textContent = outcome ? (words.VERDICTS[outcome] ?? outcome) : "under way";
+  const time = one(row, "time", HTMLTimeElement);
+  time.dateTime = at;
+  time.textContent = new Date(at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+  const show = one(row, ".show", HTMLButtonElement);
+  show.setAttribute("aria-label", `Show ${name}`);
+  show.addEventListener("click", () => reopen(id, name));
+  const forget = one(row, ".forget", HTMLButtonElement);
+  forget.setAttribute("aria-label", `Forget ${name}`);
+  forget.addEventListener("click", () => {
+    history.forget(id);
+    announce(`${name}: forgotten`);
+    drawHistory();
+    one(document, "#history summary", HTMLElement).focus();
+  });
+  return row;
 }
 
 /**
- * @param {"ready" | "waiting" | "down"} state
- * @param {string} text
+ * @param {string} id
+ * @param {string} name
  */
-function show(state, text) {
-  if (status.dataset.state === state && one(status, "#status-text").textContent === text) return;
-  status.dataset.state = state;
-  one(status, "#status-text").textContent = text;
+function reopen(id, name) {
+  const card = cardOf(id) ?? resume(id, name);
+  card.focus();
+  card.scrollIntoView({ block: "start" });
 }
 
-one(document, "#max-size").textContent = bytes(Number(maxBytes));
-if (needsKey === "yes") keyInput.value = sessionStorage.getItem(KEY) ?? "";
+/** @param {string} id @returns {HTMLElement | null} */
+const cardOf = (id) => jobs.querySelector(`[data-id="${CSS.escape(id)}"]`);
+
+/**
+ * A card for a job that is in the service.
+ * @param {string} id
+ * @param {string} name
+ */
+function resume(id, name) {
+  const item = add(name, { id });
+  void settling(item, () => followed(item));
+  return item.card;
+}
+
+/** What was under way when the page was left goes on; `?job=` names one to show. */
+function takeUp() {
+  for (const { id, name, outcome } of history.entries()) if (outcome === null) resume(id, name);
+  const wanted = new URLSearchParams(location.search).get("job");
+  if (wanted && !cardOf(wanted)) resume(wanted, wanted);
+}
+
+
+// -- the form -------------------------------------------------------------------------------------------------
+
+/** @param {string} address */
+function addUrl(address) {
+  queue.push(add(address.split(/[?#]/)[0], { url: address }));
+  void send();
+}
+
+if (urlFetch === "yes") {
+  const input = one(document, "#url", HTMLInputElement);
+  const submit = () => {
+    if (!input.value.trim() || !input.reportValidity()) return input.focus();
+    addUrl(input.value.trim());
+    input.value = "";
+  };
+  one(document, "#fetch").addEventListener("click", submit);
+  input.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") submit();
+  });
+}
+
+document.addEventListener("paste", (event) => {
+  const files = event.clipboardData?.files ?? [];
+  if (files.length) {
+    event.preventDefault();
+    return addFiles(files);
+  }
+  const text = event.clipboardData?.getData("text/plain").trim() ?? "";
+  const typing = event.target instanceof HTMLInputElement || event.target instanceof HTMLTextAreaElement;
+  if (urlFetch !== "yes" || typing || !/^https?:\/\/\S+$/.test(text)) return;
+  // Not sent by itself: what the clipboard holds may be meant for elsewhere.
+  one(document, "#url", HTMLInputElement).value = text;
+  one(document, "#fetch", HTMLButtonElement).focus();
+  announce("The address was pasted. Press Fetch it to send it.");
+});
 picker.addEventListener("change", () => {
-  add(picker.files ?? []);
+  addFiles(picker.files ?? []);
   picker.value = ""; // the same file may be chosen again
 });
 one(document, "#intake").addEventListener("submit", (event) => event.preventDefault());
@@ -204,6 +328,16 @@ document.addEventListener("dragleave", (event) => {
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   drop.classList.remove("over");
-  add(event.dataTransfer?.files ?? []);
+  addFiles(event.dataTransfer?.files ?? []);
 });
-void watchReadiness();
+one(document, "#forget-all").addEventListener("click", () => {
+  history.forgetAll();
+  drawHistory();
+  announce("All forgotten");
+  picker.focus();
+});
+
+one(document, "#max-size").textContent = words.bytes(Number(maxBytes));
+start();
+drawHistory();
+takeUp();
