@@ -76,6 +76,41 @@ screenshots: $(DEV) ## Take the pictures of the page in docs/ anew (needs chromi
 bench: $(DEV) ## Measure throughput and time per stage (ARGS="--json")
 	@exec $(BIN)/specsem bench $(ARGS)
 
+# What `docker images`, /version and the labels tell of a build.
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+COMMIT = $(shell git rev-parse HEAD 2>/dev/null)
+
+.PHONY: image
+image: ## Build the container image (ARGS="--build-arg TORCH_INDEX=https://...")
+	docker build --tag specsem:$(VERSION) --tag specsem:latest --build-arg VERSION=$(VERSION) \
+		--build-arg COMMIT=$(COMMIT) --build-arg CREATED=$$(date --utc +%FT%TZ) $(ARGS) .
+
+.PHONY: image-check
+image-check: ## Build it without Docker, start it confined and score a clip in it (ARGS="--ca-bundle FILE")
+	@exec $(BOOTSTRAP_PYTHON) deploy/check_image.py $(ARGS)
+
+AUDIT := .venv-audit
+
+.PHONY: sbom
+sbom: $(AUDIT)/.ready ## List what the image holds in build/sbom.cdx.json (CycloneDX)
+	mkdir -p build
+	PYTHONWARNINGS=ignore $(AUDIT)/bin/cyclonedx-py requirements requirements/image.txt --pyproject pyproject.toml \
+		--output-reproducible --output-file build/sbom.cdx.json
+
+.PHONY: audit
+audit: $(AUDIT)/.ready ## Ask what is known against it (pip-audit; needs the advisories of a package index)
+	@mkdir -p build && rm -f build/audit.json
+	@$(AUDIT)/bin/pip-audit --requirement requirements/image.txt --disable-pip --require-hashes --strict \
+		--format json --output build/audit.json || test -s build/audit.json || \
+		{ echo 'No advisories could be fetched, so this says nothing; above is why.' >&2; exit 2; }
+	@! grep --quiet '"vulns": \[{' build/audit.json || { echo 'build/audit.json lists what is known.' >&2; exit 1; }
+
+# Tools that look at what is locked live in an environment of their own.
+$(AUDIT)/.ready: requirements/audit.txt | $(UV_READY) $(BIN)/python
+	$(UV) venv --quiet --clear --python $(BIN)/python $(AUDIT)
+	$(UV) pip sync --python $(AUDIT)/bin/python --require-hashes $<
+	touch $@
+
 SERVERS := .venv-servers
 
 .PHONY: bench-servers
@@ -97,13 +132,17 @@ lock: $(UV_READY) ## Lock requirements/*.txt anew (UPGRADE=1 takes newer version
 	$(COMPILE) pyproject.toml requirements/build.in --output-file requirements/runtime.txt
 	$(COMPILE) pyproject.toml requirements/build.in --extra dev --constraints requirements/runtime.txt \
 		--output-file requirements/dev.txt
+	$(COMPILE) requirements/build.in --constraints requirements/runtime.txt --output-file requirements/build.txt
+	$(COMPILE) pyproject.toml --extra postgres --extra otel --constraints requirements/runtime.txt \
+		--output-file requirements/image.txt
+	$(COMPILE) requirements/audit.in --output-file requirements/audit.txt
 	$(COMPILE) pyproject.toml requirements/build.in requirements/servers.in \
 		--constraints requirements/runtime.txt --output-file requirements/servers.txt
 	$(COMPILE) requirements/uv.in --output-file requirements/uv.txt
 
 .PHONY: clean
 clean: ## Remove all that make made
-	rm -rf .venv .venv-servers .uv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-audit .venv-servers .uv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find app specsem tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 $(LOCAL_UV): requirements/uv.txt

@@ -254,17 +254,17 @@ def unauthorized(detail: str = "Send a key as `Authorization: Bearer KEY` or `X-
     return Problem("unauthorized", detail, headers={"WWW-Authenticate": 'Bearer realm="specsem"'})
 
 
-def check_exposure(settings: Settings) -> None:
-    """Refuse to listen on anything but loopback without a key.
+def check_exposure(settings: Settings, host: str) -> None:
+    """Refuse to listen on ``host`` without a key, unless it is loopback.
 
     Raises:
         ExposureRefused: with a sentence that says what to do.
         StoreUnusable: the database of keys can't be used.
     """
-    if is_loopback_name(settings.host) or settings.keys() or _has_stored_keys(settings):
+    if is_loopback_name(host) or settings.keys() or _has_stored_keys(settings):
         return
     raise ExposureRefused(
-        f"Listening on {settings.host} would let every machine that can reach it use this service. "
+        f"Listening on {host} would let every machine that can reach it use this service. "
         "Make a key first (specsem keys create), set SPECSEM_API_KEYS to some of your own, or listen on "
         "127.0.0.1."
     )

@@ -50,7 +50,7 @@ from app.room import Room
 from app.routes import feedback, health, jobs, models, pages, reports, resumable, score, videos, webhooks
 from app.scoring import Decoder, Scoring
 from app.services import Parts, Works
-from app.settings import Settings, parse_rate
+from app.settings import Settings, is_loopback_name, parse_rate
 from app.signing import load_signer
 from app.stopping import SETTLE_S, Drain, Draining, leave_within
 from app.uploads import FORM_OVERHEAD_BYTES, Inbox
@@ -103,7 +103,7 @@ def create_app(
         TracingUnavailable: traces are on, and OpenTelemetry isn't installed.
     """
     settings = settings or Settings()
-    check_exposure(settings)
+    check_exposure(settings, settings.host)
     keyring = Keyring(settings)
     telemetry = open_telemetry(settings)
 
@@ -498,6 +498,7 @@ def work(
     ``slots`` jobs at a time; None: as many as decode at once.
 
     Raises:
+        ExposureRefused: the address of its port is open to others and there is no key.
         ModelError, UnknownPolicy: the model can't be used.
         DataDirUnusable: the data folder can't be written.
         StoreUnusable: the database of jobs can't be used.
@@ -505,6 +506,8 @@ def work(
         TracingUnavailable: traces are on, and OpenTelemetry isn't installed.
     """
     settings = settings.model_copy(update={"decode_workers": slots or settings.decode_workers})
+    if settings.worker_port is not None:
+        check_exposure(settings, settings.worker_host)
     telemetry = open_telemetry(settings)
     _check(settings, engine)
     logs.configure(settings)
@@ -552,7 +555,7 @@ class _Beside(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def _answering(works: Works) -> AsyncIterator[None]:
-    """Answer what machines ask of a worker, on a loopback port, if there is to be one."""
+    """Answer what machines ask of a worker, on a port of its own, if there is to be one."""
     settings = works.settings
     if settings.worker_port is None:
         yield
@@ -561,19 +564,29 @@ async def _answering(works: Works) -> AsyncIterator[None]:
     app.state.parts = works
     app.include_router(health.router)
     _answer_errors(app)
-    open_to_this_machine = Keyring(settings.model_copy(update={"api_keys": [], "api_keys_file": None}))
+    open_to_this_machine = is_loopback_name(settings.worker_host)
+    keyring = Keyring(
+        settings.model_copy(update={"api_keys": [], "api_keys_file": None})
+        if open_to_this_machine
+        else settings
+    )
     app.add_middleware(
         AccessGuard,
-        keyring=open_to_this_machine,
+        keyring=keyring,
         failures=Failures(parse_rate(settings.key_failures)),
         allowed_hosts=(),
     )
     app.add_middleware(Shield)
     app.add_middleware(Observed, telemetry=works.telemetry, access_log=settings.access_log)
-    with _listener("127.0.0.1", settings.worker_port, "SPECSEM_WORKER_PORT") as listener:
+    async with contextlib.AsyncExitStack() as stack:
+        if not open_to_this_machine:
+            await stack.enter_async_context(keyring.opened(KeyStore(works.jobs.database)))
+        listener = stack.enter_context(
+            _listener(settings.worker_host, settings.worker_port, "SPECSEM_WORKER_PORT")
+        )
         server = _Beside(_server_config(app, settings))
         serving = asyncio.create_task(server.serve([listener]))
-        logger.info("metrics and probes are at http://%s:%d/", *listener.getsockname())
+        logger.info("metrics and probes are at http://%s:%d/", *listener.getsockname()[:2])
         try:
             yield
         finally:

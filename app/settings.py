@@ -15,6 +15,8 @@ from limits import RateLimitItem, parse
 from platformdirs import user_data_path
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from app.outbound import Rules, parse_host
 from specsem.errors import SpecSemError
@@ -77,6 +79,18 @@ def _network(text: str) -> str:
         return str(ipaddress.ip_network(text))
     except ValueError as error:
         raise ValueError(f"{text!r} is no address and no network: {error}") from None
+
+
+def _read_secret(path: Path) -> str:
+    """The one line of a file, as it is but for its end. Raises ``ValueError``: there is none."""
+    try:
+        secret = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or type(error).__name__
+        raise ValueError(f"the file can't be read: {reason}") from None
+    if not secret:
+        raise ValueError("the file is empty")
+    return secret
 
 
 Rate = Annotated[str, AfterValidator(_rate)]
@@ -155,8 +169,12 @@ class Settings(BaseSettings):
         None,
         ge=0,
         le=65535,
-        description="Loopback port where `specsem worker` answers /metrics, /healthz, /readyz and /version; "
+        description="Port where `specsem worker` answers /metrics, /healthz, /readyz and /version; "
         "0 takes a free one. Without it, it listens nowhere.",
+    )
+    worker_host: str = Field(
+        "127.0.0.1",
+        description="Address of that port. On loopback it is open to this machine; any other needs a key.",
     )
     commit: str | None = Field(
         None, description="Commit that /version names; without it, that of the checkout or the install."
@@ -222,6 +240,9 @@ class Settings(BaseSettings):
     # Jobs: what outlives its request.
     database_url: SecretStr | None = Field(
         None, description="Where jobs are: postgresql://... Without it, SQLite in the data folder."
+    )
+    database_password_file: Path | None = Field(
+        None, description="File with the password for SPECSEM_DATABASE_URL, which then names none."
     )
     job_slots: int = Field(
         1, ge=0, description="Jobs at a time in the service itself; 0 leaves all to `specsem worker`."
@@ -344,6 +365,13 @@ class Settings(BaseSettings):
             raise ValueError(f"a key in SPECSEM_API_KEYS is shorter than {MIN_KEY_CHARACTERS} characters")
         return self
 
+    @field_validator("database_password_file")
+    @classmethod
+    def _holds_a_password(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            _read_secret(path)
+        return path
+
     @field_validator("url_fetch_hosts", "webhook_hosts")
     @classmethod
     def _are_hosts(cls, hosts: list[str]) -> list[str]:
@@ -393,7 +421,15 @@ class Settings(BaseSettings):
     @property
     def database_address(self) -> str | None:
         """The address of the database of jobs with its password; None: SQLite in the data folder."""
-        return self.database_url.get_secret_value() if self.database_url else None
+        address = self.database_url.get_secret_value() if self.database_url else None
+        if address is None or self.database_password_file is None:
+            return address
+        try:
+            url = make_url(address)
+        except ArgumentError:
+            return address  # who opens it says what is wrong
+        password = _read_secret(self.database_password_file)
+        return url.set(password=password).render_as_string(hide_password=False)
 
     @property
     def limits(self) -> Limits:

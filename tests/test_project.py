@@ -142,7 +142,7 @@ def pins(lock: str) -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.parametrize("lock", ["runtime.txt", "dev.txt", "uv.txt"])
+@pytest.mark.parametrize("lock", ["runtime.txt", "dev.txt", "image.txt", "build.txt", "audit.txt", "uv.txt"])
 def test_a_lock_holds_versions_and_hashes_and_nothing_else(lock: str) -> None:
     text = (ROOT / "requirements" / lock).read_text(encoding="utf-8")
     for line in text.splitlines():

@@ -168,7 +168,8 @@ def test_answers_of_before_are_put_into_the_queue(tmp_path: Path) -> None:
         replace(JOB, id="a" * 32), finished=Finished(result=json.dumps(result), made_by="x"), ttl_s=60
     )
     with engine.execution_options(writes=True).begin() as connection:
-        connection.execute(text("DROP TABLE feedback"))
+        for table in ("feedback", "audit_trail", "signing_keys", "webhooks", "webhook_deliveries"):
+            connection.execute(text(f"DROP TABLE {table}"))
         for column in ("verdict", "margin"):
             connection.execute(text(f"ALTER TABLE jobs DROP COLUMN {column}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0003'"))

@@ -56,19 +56,6 @@ def test_every_code_it_names_exists() -> None:
     assert cells <= CODES.keys()
 
 
-def test_alerts_name_labels_that_exist() -> None:
-    (rules,) = [block for block in blocks("yaml") if block.startswith("groups")]
-    expressions = re.findall(r"expr: (.*?)(?=\n +(?:for:|- alert:)|\Z)", rules, re.S)
-    assert len(expressions) == rules.count("- alert:")
-    for expression in expressions:
-        for name, selector in re.findall(r"(specsem_\w+)\{([^}]*)\}", expression):
-            metric = METRICS[re.sub(r"_(bucket|sum|count)$", "", name)]
-            labels = set(re.findall(r"(\w+)(?:!=|=~|=)", selector))
-            assert labels <= set(metric.labels), expression
-        for codes in re.findall(r'code=~?"([^"]+)"', expression):
-            assert set(codes.split("|")) <= CODES.keys()
-
-
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the backup's command is sqlite3's")
 def test_the_backup_holds_what_the_log_holds(tmp_path: Path) -> None:
     data, backup = tmp_path / "data folder", tmp_path / "backup"

@@ -1,13 +1,15 @@
 """Settings: from the environment, with limits in one place and no exposure without keys."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from sqlalchemy import make_url
 
 from app.auth import check_exposure
 from app.keys import open_keys
-from app.main import create_app, run
+from app.main import create_app, run, work
 from app.settings import ExposureRefused, Settings, is_loopback_address, is_loopback_name, parse_address
 
 KEY = "k" * 32
@@ -62,26 +64,50 @@ def test_keys_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "", "::ffff:10.0.0.1"])  # noqa: S104
 def test_exposure_without_a_key_is_refused(host: str, tmp_path: Path) -> None:
     settings = Settings(host=host, data_dir=tmp_path / "data")
-    for start in (check_exposure, create_app, run):
+    worker = partial(work, settings.model_copy(update={"worker_host": host, "worker_port": 0}))
+    for start in (
+        partial(check_exposure, settings, host),
+        partial(create_app, settings),
+        partial(run, settings),
+        worker,
+    ):
         with pytest.raises(ExposureRefused, match="SPECSEM_API_KEYS"):
-            start(settings)
+            start()
     assert not settings.data_dir.exists()
-    check_exposure(Settings(host=host, api_keys=[KEY], data_dir=tmp_path))
+    check_exposure(Settings(api_keys=[KEY], data_dir=tmp_path), host)
 
 
 def test_a_stored_key_allows_exposure_while_it_can_be_used(tmp_path: Path) -> None:
     settings = Settings(host="0.0.0.0", data_dir=tmp_path)  # noqa: S104
     with open_keys(settings) as store:
         _, row = store.create()
-        check_exposure(settings)
+        check_exposure(settings, settings.host)
         store.revoke(row.prefix)
         with pytest.raises(ExposureRefused, match="specsem keys create"):
-            check_exposure(settings)
+            check_exposure(settings, settings.host)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost", "LOCALHOST"])
 def test_loopback_needs_no_key(host: str) -> None:
-    check_exposure(Settings(host=host))
+    check_exposure(Settings(), host)
+
+
+def test_the_database_s_password_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("p@ss/word \n")
+    settings = Settings(database_url="postgresql://specsem@database:5433/jobs", database_password_file=file)
+    url = make_url(settings.database_address or "")
+    assert (url.password, url.username, url.host, url.port) == ("p@ss/word ", "specsem", "database", 5433)
+    assert "p@ss" not in repr(settings)
+    assert Settings(database_password_file=file).database_address is None
+    assert Settings(database_url="nonsense", database_password_file=file).database_address == "nonsense"
+
+
+def test_a_file_of_a_password_must_hold_one(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    for name, reason in (("missing", "No such file"), ("empty", "is empty"), (".", "Is a directory")):
+        with pytest.raises(ValidationError, match=reason):
+            Settings(database_password_file=tmp_path / name)
 
 
 @pytest.mark.parametrize("wrong", ["*", "proxy.example", "10.0.0.1/8", "10.0.0.0/33", "fe80::1%eth0/64"])

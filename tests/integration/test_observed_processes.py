@@ -69,6 +69,22 @@ def test_a_worker_on_its_port(tmp_path: Path) -> None:
     assert "attempt 1: done (job_id=" in server.log.read_text()
 
 
+def test_a_worker_that_others_reach_wants_a_key(tmp_path: Path) -> None:
+    settings = {"worker_host": "0.0.0.0", "worker_port": 0, "api_keys": "k" * 32}  # noqa: S104
+    data = tmp_path / "data"
+    with (
+        serving(DOUBLES, data, job_slots=0) as server,
+        working(data, [*DOUBLES, "worker"], **settings),
+    ):
+        place = re.compile(r"probes are at http://0\.0\.0\.0:(\d+)/")
+        until(lambda: place.search(server.log.read_text()), 60)
+        url = f"http://127.0.0.1:{place.findall(server.log.read_text())[0]}"
+        until(lambda: httpx.get(f"{url}/readyz").status_code == 200, 60)
+        assert httpx.get(f"{url}/metrics").status_code == 401
+        with_key = {"Authorization": f"Bearer {settings['api_keys']}"}
+        assert "specsem_jobs" in httpx.get(f"{url}/metrics", headers=with_key).text
+
+
 def test_a_worker_s_port_that_is_taken_is_said_so(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         told = subprocess.run(
