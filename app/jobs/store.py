@@ -259,11 +259,12 @@ class JobStore(Store):
         """Forget a job and what was said of it, whatever it is doing; its worker finds its lease gone.
         False: there is none."""
         with self._session(self._writing) as session:
+            # The job first: who adds feedback holds it meanwhile, and what they added is then found here.
+            found = hit(session, delete(JobRow).where(JobRow.tenant == tenant, JobRow.id == job_id))
             session.execute(
                 delete(FeedbackRow).where(FeedbackRow.tenant == tenant, FeedbackRow.job_id == job_id)
             )
-            statement = delete(JobRow).where(JobRow.tenant == tenant, JobRow.id == job_id)
-            if not hit(session, statement):
+            if not found:
                 return False
             append(session, Event("job_deleted", tenant, key, job_id))
             return True
