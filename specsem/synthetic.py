@@ -9,6 +9,7 @@ Such a clip is neither camera video nor the work of a generator: a verdict on it
 ``python -m specsem.synthetic clip.mp4`` writes one.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.stream import VideoStream
 
-__all__ = ["frames", "write_clip"]
+__all__ = ["frames", "priority_kept", "write_clip"]
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
@@ -69,6 +70,21 @@ def _texture(rng: np.random.Generator, height: int, width: int) -> Float32:
     return texture
 
 
+@contextlib.contextmanager
+def priority_kept() -> Iterator[None]:
+    """Around an encoder: SVT-AV1, where root runs it, gives its caller's thread real-time priority, and all
+    that this thread starts later would starve the machine."""
+    if not hasattr(os, "sched_getscheduler"):  # Linux only, as is the harm
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, parameters)
+
+
 def write_clip(
     path: str | os.PathLike[str],
     *,
@@ -81,7 +97,7 @@ def write_clip(
     crf: int = 23,
 ) -> None:
     """Encode a scene into a file; the container follows from the name's ending."""
-    with av.open(os.fspath(path), "w") as container:
+    with priority_kept(), av.open(os.fspath(path), "w") as container:
         options = {"crf": str(crf), "preset": "veryfast"}
         stream = cast(VideoStream, container.add_stream(codec, rate=fps, options=options))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

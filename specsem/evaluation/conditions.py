@@ -43,7 +43,12 @@ MAX_FRAMES = 128
 """A longer clip is cut, as it must lie in memory: five seconds at 25 frames a second."""
 _CHUNK = 8
 """Frames distorted at a time: their steps need several times the memory of the pixels."""
-_PRESETS = {"libx264": {"preset": "medium"}, "libx265": {"preset": "fast"}, "libsvtav1": {"preset": "8"}}
+_PRESETS = {
+    "libx264": {"preset": "medium"},
+    "libx265": {"preset": "fast"},
+    # One thread: run by root, it gives several real-time priority, and what starts after them inherits it.
+    "libsvtav1": {"preset": "8", "svtav1-params": "lp=1"},
+}
 """Slower than training's, as those who publish encode."""
 
 

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from specsem.media._pixels import full_rgb
 from specsem.media.geometry import Orientation
+from specsem.synthetic import priority_kept
 from specsem.training.overlay import Overlay
 
 __all__ = [
@@ -112,7 +113,7 @@ def encode(
 ) -> None:
     """Write the frames as a video file. Odd sides lose their last row or column (4:2:0 needs even ones)."""
     height, width = (side - side % 2 for side in frames_THWC.shape[1:3])
-    with av.open(target, "w", format=container) as output:
+    with priority_kept(), av.open(target, "w", format=container) as output:
         stream = cast("av.VideoStream", output.add_stream(codec, rate=fps))
         stream.width, stream.height, stream.gop_size = width, height, gop
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"

@@ -14,6 +14,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from specsem.synthetic import priority_kept
+
 UInt8 = npt.NDArray[np.uint8]
 
 WIDTH, HEIGHT, FRAMES = 128, 96, 24
@@ -52,7 +54,7 @@ def encode(
     ``tweak`` each frame; ``sound``: audio tracks; ``retime`` maps every packet's times after encoding.
     """
     width, height = size
-    with av.open(str(path), "w", format=container, options=mux or {}) as out:
+    with priority_kept(), av.open(str(path), "w", format=container, options=mux or {}) as out:
         streams = []
         for _ in range(videos):
             stream = out.add_stream(codec, rate=rate, options=options or {})

@@ -3,6 +3,7 @@
 import inspect
 import io
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -61,6 +62,7 @@ def test_every_encoder_returns_all_frames_and_loses_more_at_lower_quality(
     best, worst = (Reencode(codec, q)(CLIP, RNG) for q in (fine, coarse))
     assert best.shape == worst.shape == CLIP.shape
     assert 0 < error(best, CLIP) < error(worst, CLIP)
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER, "an encoder gave this thread real-time priority"
 
 
 def test_colours_survive_a_good_encode() -> None:
