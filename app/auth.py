@@ -53,6 +53,7 @@ PUBLIC = frozenset(
 _SCORE = frozenset({KeyScope.SCORE})
 _JOBS = frozenset({KeyScope.JOBS})
 _REVIEW = frozenset({KeyScope.REVIEW})
+_WEBHOOKS = frozenset({KeyScope.WEBHOOKS})
 _ANSWERS = _SCORE | _JOBS | _REVIEW  # who may only score still reads what became of a video made a job
 _ANY = frozenset(KeyScope)
 
@@ -64,6 +65,14 @@ SCOPES: dict[str, dict[str, frozenset[KeyScope]]] = {
     "/v1/jobs/{id}": {"GET": _ANSWERS, "DELETE": _JOBS},
     "/v1/jobs/{id}/events": {"GET": _ANSWERS},
     "/v1/jobs/{id}/views/{id}.png": {"GET": _ANSWERS},
+    "/v1/webhooks": {"GET": _WEBHOOKS, "POST": _WEBHOOKS},
+    "/v1/webhooks/{id}": dict.fromkeys(("GET", "PATCH", "DELETE"), _WEBHOOKS),
+    "/v1/webhooks/{id}/rotate": {"POST": _WEBHOOKS},
+    "/v1/webhooks/{id}/ping": {"POST": _WEBHOOKS},
+    "/v1/webhooks/{id}/redeliver": {"POST": _WEBHOOKS},
+    "/v1/webhooks/{id}/deliveries": {"GET": _WEBHOOKS},
+    "/v1/webhooks/{id}/deliveries/{id}": {"GET": _WEBHOOKS},
+    "/v1/webhooks/{id}/deliveries/{id}/redeliver": {"POST": _WEBHOOKS},
     "/v1/jobs/{id}/feedback": {"POST": _ANSWERS, "DELETE": _ANSWERS},
     "/v1/review": {"GET": _REVIEW},
     "/v1/review/{id}": {"PUT": _REVIEW, "DELETE": _REVIEW},

@@ -24,7 +24,17 @@ from app.jobs.table import KeyRow
 from app.settings import Settings, parse_rate
 from specsem.errors import SpecSemError
 
-__all__ = ["KEY", "KeyRefused", "KeyScope", "KeyStore", "digest", "is_usable", "open_keys", "time_of"]
+__all__ = [
+    "KEY",
+    "TENANT",
+    "KeyRefused",
+    "KeyScope",
+    "KeyStore",
+    "digest",
+    "is_usable",
+    "open_keys",
+    "time_of",
+]
 
 PREFIX_BYTES = 6
 SECRET_BYTES = 32
@@ -56,6 +66,8 @@ class KeyScope(StrEnum):
     """Read and decide what waits for an operator."""
     ADMIN = "admin"
     """What concerns the service and not one tenant."""
+    WEBHOOKS = "webhooks"
+    """Register webhooks, and see what became of their deliveries."""
     METRICS = "metrics"
     """Read the metrics."""
 

@@ -47,7 +47,7 @@ from app.quotas import Failures
 from app.reports.issuing import Reports
 from app.resumable import ResumableUploads
 from app.room import Room
-from app.routes import feedback, health, jobs, models, pages, reports, resumable, score, videos
+from app.routes import feedback, health, jobs, models, pages, reports, resumable, score, videos, webhooks
 from app.scoring import Decoder, Scoring
 from app.services import Parts, Works
 from app.settings import Settings, is_loopback_name, parse_rate
@@ -56,6 +56,8 @@ from app.stopping import SETTLE_S, Drain, Draining, leave_within
 from app.uploads import FORM_OVERHEAD_BYTES, Inbox
 from app.version import built_from
 from app.videos import VideoStore
+from app.webhooks.dispatcher import Dispatcher
+from app.webhooks.service import Webhooks
 from specsem import __version__
 from specsem.errors import ModelError, SpecSemError
 from specsem.media import TrustList
@@ -67,7 +69,8 @@ logger = logging.getLogger("specsem.app")
 
 ROUTERS = (
     resumable.creation,
-    *(routes.router for routes in (score, videos, resumable, jobs, feedback, reports, models, health, pages)),
+    *(routes.router for routes in (score, videos, resumable, jobs, feedback, reports, webhooks)),
+    *(routes.router for routes in (models, health, pages)),
 )
 SWEEP_S = 300.0
 LAST_CALL_S = 0.3
@@ -121,6 +124,7 @@ def create_app(
         docs_url=None,  # ours is at /docs, without a CDN
         redoc_url=None,
         telemetry=NO_SPANS_OF_FASTAPI,
+        webhooks=webhooks.messages,
     )
     app.state.model_failed = _stay_unready
     app.state.drain = Drain()
@@ -192,6 +196,7 @@ async def _started(
                     engine=engine,
                     scoring=works.scoring,
                     jobs=works.jobs,
+                    webhooks=works.webhooks,
                     telemetry=telemetry,
                     admission=admission,
                     inbox=inbox,
@@ -253,12 +258,18 @@ async def _working(
         telemetry=telemetry,
     )
     telemetry.metrics.build(__version__, settings.commit or await asyncio.to_thread(built_from))
-    works = Works(settings=settings, engine=engine, scoring=scoring, jobs=jobs, telemetry=telemetry)
+    hooks = Webhooks(settings, jobs.database)
+    works = Works(
+        settings=settings, engine=engine, scoring=scoring, jobs=jobs, webhooks=hooks, telemetry=telemetry
+    )
     telemetry.metrics.watch(works)
     background = [
         asyncio.create_task(_start(works, model_failed)),
         asyncio.create_task(jobs.keep_house()),
+        asyncio.create_task(hooks.keep_house()),
     ]
+    dispatcher = Dispatcher(hooks, settings, telemetry)
+    sending = asyncio.create_task(dispatcher.run()) if settings.webhook_slots else None
     worker = Worker(jobs, scoring, engine, settings, slots=slots, telemetry=telemetry)
     working = asyncio.create_task(worker.run()) if slots else None
     try:
@@ -267,11 +278,15 @@ async def _working(
         jobs.stop()
         if working is not None:
             await asyncio.gather(working, return_exceptions=True)
+        dispatcher.stop()  # now: what jobs just told may still get out
+        if sending is not None:
+            await asyncio.gather(sending, return_exceptions=True)
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await engine.aclose()
         await asyncio.to_thread(scoring.close)
+        await hooks.aclose()
         await jobs.aclose()
         await asyncio.to_thread(telemetry.close)
 

@@ -157,7 +157,7 @@ def parse_url(url: str) -> Target:
     except ValueError:
         raise _invalid("It does not follow the grammar of URLs.") from None
     if parts.scheme not in DEFAULT_PORTS:
-        raise _invalid("Only addresses that begin with https:// or http:// can be fetched.")
+        raise _invalid("Only addresses that begin with https:// or http:// are understood.")
     if "@" in parts.netloc:
         raise _invalid("Names and passwords in it are not accepted.")
     host, port = _parse_authority(parts.netloc)
@@ -201,7 +201,7 @@ def parse_host(host: str) -> str:
 
 
 def _invalid(why: str) -> Problem:
-    return Problem("url_invalid", f"This URL can't be fetched. {why}")
+    return Problem("url_invalid", f"This URL can't be used. {why}")
 
 
 # -- rules --------------------------------------------------------------------------------------------------
@@ -230,12 +230,12 @@ class Rules:
             Problem: ``url_refused`` (403).
         """
         if target.scheme == "http" and not self.http:
-            raise Problem("url_refused", "Only https addresses are fetched here.")
+            raise Problem("url_refused", "Only https addresses are allowed here.")
         if target.port not in self.ports:
             allowed = ", ".join(map(str, sorted(self.ports)))
-            raise Problem("url_refused", f"Only these ports are fetched from here: {allowed}.")
+            raise Problem("url_refused", f"Only these ports are allowed here: {allowed}.")
         if not self._is_listed(target.host):
-            raise Problem("url_refused", f"The host {target.host} is not among those that are fetched from.")
+            raise Problem("url_refused", f"The host {target.host} is not among those that are allowed here.")
 
     def allows(self, host: str, address: IPAddress) -> bool:
         """Whether this address of the host may be connected to."""
@@ -302,6 +302,22 @@ class Outbound:
         """
         self.rules.check(target)
         await self._addresses(target.host, target.port)
+
+    async def admit(self, url: str) -> Target:
+        """Read an address that a client names, and say at once where one may not go.
+
+        Names that can't be looked up at present are let pass: ``open`` checks again.
+
+        Raises:
+            Problem: ``url_invalid`` (422), ``url_refused`` (403).
+        """
+        target = parse_url(url)
+        try:
+            await self.check(target)
+        except Problem as problem:
+            if problem.code != "fetch_failed":
+                raise
+        return target
 
     @asynccontextmanager
     async def open(
@@ -377,7 +393,7 @@ class Outbound:
         found = _literal(host) or await self._looked_up(host, port)
         if not found or not all(self.rules.allows(host, address) for address in found):
             raise Problem(
-                "url_refused", f"Nothing is fetched from {host}: it is unknown, or not open to everybody."
+                "url_refused", f"The host {host} is refused: it is unknown, or not open to everybody."
             )
         return found
 

@@ -1,13 +1,24 @@
 """Requests and answers of /v1. A scored file is ``specsem.result.ScoredFile``, the command line's own."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from app.jobs.table import FeedbackRow, Label, Opinion, Source
+from app.jobs.table import (
+    DeliveryRow,
+    DeliveryStatus,
+    DisabledBecause,
+    EventType,
+    FeedbackRow,
+    Label,
+    Opinion,
+    Source,
+    WebhookRow,
+)
 from specsem.media import MediaInfo
 from specsem.pipeline import Options
 from specsem.result import ErrorBody, Model, Threshold, Verdict
@@ -15,11 +26,17 @@ from specsem.result import ErrorBody, Model, Threshold, Verdict
 __all__ = [
     "OPTIONS",
     "Decision",
+    "Delivery",
+    "DeliveryList",
     "Feedback",
+    "FeedbackEvent",
+    "FeedbackEventData",
     "FeedbackGiven",
     "FeedbackSummary",
     "Health",
     "Job",
+    "JobEvent",
+    "JobEventData",
     "JobLinks",
     "JobList",
     "JobProgress",
@@ -27,15 +44,23 @@ __all__ = [
     "ModelInfo",
     "ModelList",
     "NamedVideo",
+    "NewWebhook",
     "PolicyInfo",
     "PolicyList",
     "ProblemDocument",
     "Readiness",
+    "Redelivered",
     "ReviewItem",
     "ReviewQueue",
+    "Rotation",
+    "SentDelivery",
     "Version",
     "Video",
     "VideoMedia",
+    "Webhook",
+    "WebhookChange",
+    "WebhookList",
+    "WebhookWithSecret",
 ]
 
 
@@ -174,6 +199,214 @@ class JobList(_Record):
 
     jobs: list[Job]
     next: str | None = Field(description="`cursor` of the page that follows; none on the last.")
+
+
+Description = Annotated[
+    str,
+    Field(
+        description="What it is for, to know it again.",
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f]*$",
+        examples=["moderation queue"],
+    ),
+]
+Address = Annotated[
+    str,
+    Field(
+        description="Where events are sent by POST. Its query may hold credentials, and is never shown.",
+        max_length=8192,
+        examples=["https://hooks.example.org/specsem"],
+    ),
+]
+Events = Annotated[list[EventType], Field(description="Only these; none named: all.", max_length=50)]
+
+
+class NewWebhook(_Record):
+    """An endpoint to be told of events."""
+
+    url: Address
+    events: Events = []
+    description: Description = ""
+
+
+class WebhookChange(_Record):
+    """What is to be different; what isn't named stays."""
+
+    url: Address | None = None
+    events: Events | None = None
+    description: Description | None = None
+    enabled: bool | None = Field(
+        None,
+        description="false: nothing more is sent, and what waits becomes a dead letter. true: from now on.",
+    )
+
+
+class Webhook(_Record):
+    """An endpoint that is told of events."""
+
+    id: str = Field(
+        description="128 random bits in hexadecimal.", examples=["7d865e959b2466918c9863afca942d0f"]
+    )
+    url: str = Field(description="Without its query.", examples=["https://hooks.example.org/specsem"])
+    events: list[EventType] = Field(description="Only these; none: all.")
+    description: str
+    enabled: bool
+    disabled_because: DisabledBecause | None = Field(
+        description="`requested`; or `gone`: the receiver answered 410."
+    )
+    created_at: datetime
+    old_secret_until: datetime | None = Field(
+        description="Until then each message is signed with the secret before the last rotation as well."
+    )
+
+    @classmethod
+    def of(cls, row: WebhookRow, **more: Any) -> Self:
+        """As its row has it."""
+        return cls.model_validate(
+            {
+                "id": row.id,
+                "url": row.url,
+                "events": row.events.split(),
+                "description": row.description,
+                "enabled": row.disabled_at is None,
+                "disabled_because": row.disabled_because,
+                "created_at": row.created_at,
+                "old_secret_until": row.old_secret_until,
+                **more,
+            }
+        )
+
+
+class WebhookWithSecret(Webhook):
+    """With the secret, which is shown this once."""
+
+    secret: str = Field(examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw3h5jJ0b1rEE="])
+
+    @classmethod
+    def of(cls, row: WebhookRow, **more: Any) -> Self:
+        """As its row has it."""
+        return super().of(row, secret=row.secret, **more)
+
+
+class WebhookList(_Record):
+    """Every endpoint of a tenant."""
+
+    webhooks: list[Webhook]
+
+
+class Rotation(_Record):
+    """How a secret is replaced."""
+
+    overlap_s: float | None = Field(
+        None,
+        ge=0,
+        le=30 * 86400,
+        description="For so many seconds the old secret signs too; 0 ends it at once. Not said: as the "
+        "operator has set it.",
+    )
+
+
+class Delivery(_Record):
+    """An event on its way to an endpoint."""
+
+    id: str = Field(
+        description="The event's, and the `webhook-id` of each attempt.",
+        examples=["ca978112ca1bbdcafac231b39a23dc4d"],
+    )
+    type: EventType | Literal["webhook.ping"]
+    status: DeliveryStatus = Field(description="`dead`: it was given up.")
+    attempts: int
+    last_status: int | None = Field(description="HTTP status of the last answer; null where there was none.")
+    last_error: str | None = Field(description="Why the last attempt failed.")
+    last_attempt_at: datetime | None
+    next_attempt_at: datetime | None
+    created_at: datetime
+    ended_at: datetime | None
+
+    @classmethod
+    def of(cls, row: DeliveryRow, **more: Any) -> Self:
+        """As its row has it."""
+        return cls.model_validate(
+            {
+                "id": row.event_id,
+                "type": row.type,
+                "status": row.status,
+                "attempts": row.attempts,
+                "last_status": row.last_status,
+                "last_error": row.last_error,
+                "last_attempt_at": row.last_attempt_at,
+                "next_attempt_at": row.not_before if row.status == "pending" else None,
+                "created_at": row.created_at,
+                "ended_at": row.ended_at,
+                **more,
+            }
+        )
+
+
+class SentDelivery(Delivery):
+    """With what is sent."""
+
+    payload: dict[str, Any]
+
+    @classmethod
+    def of(cls, row: DeliveryRow, **more: Any) -> Self:
+        """As its row has it."""
+        return super().of(row, payload=json.loads(row.payload), **more)
+
+
+class DeliveryList(_Record):
+    """A page of deliveries."""
+
+    deliveries: list[Delivery]
+    next: int | None = Field(description="`cursor` of the page that follows; none on the last.")
+
+
+class Redelivered(_Record):
+    """How many are sent again."""
+
+    deliveries: int
+
+
+class JobEventData(_Record):
+    """What became of a job."""
+
+    job: str = Field(description="Its id.")
+    status: Literal["done", "failed"]
+    verdict: Verdict | None = Field(description="Null where it failed, like `score`.")
+    score: float | None
+    decision: dict[str, Any] | None = Field(description="As in the answer; null where no policy was asked.")
+    error: ErrorBody | None = Field(description="Why it failed.")
+    links: dict[str, str] = Field(description="Paths of this service: `job`, with the whole answer.")
+
+
+class JobEvent(_Record):
+    """The body of a message about a job."""
+
+    type: EventType
+    timestamp: datetime = Field(description="When it happened; the header says when it was sent.")
+    data: JobEventData
+
+
+class FeedbackEventData(_Record):
+    """What somebody said of an answer, without the note."""
+
+    job: str = Field(description="Its id.")
+    source: Source = Field(description="`review`: an operator, at the queue.")
+    opinion: Opinion | None = Field(
+        description="Of the answer. Null: it was inconclusive, and the label is known."
+    )
+    label: Label | None = Field(description="What the video is, if that is known.")
+    verdict: Verdict = Field(description="Of the answer, like `score`.")
+    score: float
+    links: dict[str, str] = Field(description="Paths of this service: `job`, with the whole answer.")
+
+
+class FeedbackEvent(_Record):
+    """The body of a message about feedback."""
+
+    type: EventType
+    timestamp: datetime = Field(description="When it happened; the header says when it was sent.")
+    data: FeedbackEventData
 
 
 Note = Annotated[

@@ -18,6 +18,7 @@ from app.scoring import Scoring
 from app.settings import Settings
 from app.uploads import Inbox
 from app.videos import VideoStore
+from app.webhooks.service import Webhooks
 
 __all__ = ["Parts", "Running", "Sender", "Services", "Tenant", "Works"]
 
@@ -30,6 +31,7 @@ class Works:
     engine: Engine
     scoring: Scoring
     jobs: Jobs
+    webhooks: Webhooks
     telemetry: Telemetry
 
     def check_ready(self) -> None:

@@ -6,6 +6,7 @@ Lists are written with commas: ``SPECSEM_ALLOWED_HOSTS=specsem.example.org,10.0.
 import functools
 import ipaddress
 import tempfile
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -301,6 +302,43 @@ class Settings(BaseSettings):
         1800.0, gt=0, description="A fetch must be complete after so many seconds."
     )
 
+    # Webhooks: who is told of what happened.
+    webhook_http: bool = Field(
+        False, description="Send by plain http too: anybody on the way may read what is sent."
+    )
+    webhook_ports: Annotated[list[int], NoDecode, BeforeValidator(_split)] = Field(
+        [], description="Ports that a webhook may name. Empty: 443, and 80 where plain http is on."
+    )
+    webhook_hosts: Annotated[list[str], NoDecode, BeforeValidator(_split)] = Field(
+        [], description="Send to these hosts only; *.example.org are all below it. Empty: any."
+    )
+    webhook_internal: Annotated[list[str], NoDecode, BeforeValidator(_split)] = Field(
+        [],
+        description="Hosts (queue.internal) and networks (10.1.2.0/28) to send to though they are not "
+        "public. Dangerous: who may register webhooks then has this machine send POST requests to all that "
+        "listens there on the allowed ports, and learns the status of the answers.",
+    )
+    webhook_timeout_s: float = Field(
+        15.0, gt=0, description="A receiver must have answered after so many seconds."
+    )
+    webhook_retry_s: float = Field(
+        24 * 3600.0, gt=0, description="What doesn't arrive is sent again for so many seconds, then given up."
+    )
+    webhook_ttl_s: float = Field(
+        7 * 24 * 3600.0,
+        gt=0,
+        description="Deliveries are removed so many seconds after they arrived or were given up.",
+    )
+    webhook_overlap_s: float = Field(
+        24 * 3600.0,
+        ge=0,
+        description="After a rotation the old secret signs too for so many seconds, if not told otherwise.",
+    )
+    webhook_slots: int = Field(
+        8, ge=0, description="Messages at a time that this process sends; 0 leaves all to others."
+    )
+    max_webhooks: int = Field(20, gt=0, description="Webhooks of one tenant.")
+
     # The decoder: what one file may cost (specsem.media.Limits).
     decode_workers: int = Field(2, gt=0, description="Decoder processes.")
     decode_wall_s: float = Field(
@@ -334,14 +372,14 @@ class Settings(BaseSettings):
             _read_secret(path)
         return path
 
-    @field_validator("url_fetch_hosts")
+    @field_validator("url_fetch_hosts", "webhook_hosts")
     @classmethod
     def _are_hosts(cls, hosts: list[str]) -> list[str]:
         return [
             ("*." if host.startswith("*.") else "") + parse_host(host.removeprefix("*.")) for host in hosts
         ]
 
-    @field_validator("url_fetch_internal")
+    @field_validator("url_fetch_internal", "webhook_internal")
     @classmethod
     def _are_hosts_or_networks(cls, entries: list[str]) -> list[str]:
         return [_network(entry) if _is_network(entry) else parse_host(entry) for entry in entries]
@@ -349,14 +387,11 @@ class Settings(BaseSettings):
     @property
     def fetch_rules(self) -> Rules:
         """Where files may be fetched from."""
-        ports = self.url_fetch_ports or ([443, 80] if self.url_fetch_http else [443])
-        networks = [entry for entry in self.url_fetch_internal if _is_network(entry)]
-        return Rules(
+        return _rules(
             http=self.url_fetch_http,
-            ports=frozenset(ports),
-            hosts=frozenset(self.url_fetch_hosts),
-            internal_hosts=frozenset(self.url_fetch_internal) - frozenset(networks),
-            internal_networks=tuple(map(ipaddress.ip_network, networks)),
+            ports=self.url_fetch_ports,
+            hosts=self.url_fetch_hosts,
+            internal=self.url_fetch_internal,
             connect_s=self.url_fetch_connect_s,
             idle_s=self.url_fetch_idle_s,
             timeout_s=self.url_fetch_timeout_s,
@@ -369,6 +404,19 @@ class Settings(BaseSettings):
             TrustListUnusable: it can't be read, or is something else.
         """
         return read_trust_list(self.c2pa_trust_list) if self.c2pa_trust_list else None
+
+    @property
+    def webhook_rules(self) -> Rules:
+        """Where webhooks may lead."""
+        return _rules(
+            http=self.webhook_http,
+            ports=self.webhook_ports,
+            hosts=self.webhook_hosts,
+            internal=self.webhook_internal,
+            connect_s=self.webhook_timeout_s,
+            idle_s=self.webhook_timeout_s,
+            timeout_s=self.webhook_timeout_s,
+        )
 
     @property
     def database_address(self) -> str | None:
@@ -436,6 +484,21 @@ class Settings(BaseSettings):
                 )
             keys += found
         return [key.encode() for key in keys]
+
+
+def _rules(
+    *, http: bool, ports: Sequence[int], hosts: Sequence[str], internal: Sequence[str], **times_s: float
+) -> Rules:
+    """Rules in the words of settings; ``internal`` holds hosts and networks."""
+    networks = [entry for entry in internal if _is_network(entry)]
+    return Rules(
+        http=http,
+        ports=frozenset(ports or ([443, 80] if http else [443])),
+        hosts=frozenset(hosts),
+        internal_hosts=frozenset(internal) - frozenset(networks),
+        internal_networks=tuple(map(ipaddress.ip_network, networks)),
+        **times_s,
+    )
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:

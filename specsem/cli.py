@@ -19,7 +19,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -42,6 +42,7 @@ COMMANDS_ELSEWHERE = {
     "serve": "app.main:run",
     "worker": "app.main:work",
     "keys": "app.keys:open_keys",
+    "webhooks": "app.webhooks.console:Console",
     "signing": "app.signing:open_public_keys",
     "verify": "app.reports.verifying:verify",
     "audit": "app.auditing:open_auditing",
@@ -72,6 +73,11 @@ signing = typer.Typer(name="signing", help="Keys that sign reports: list, withdr
 app.add_typer(signing)
 audit = typer.Typer(name="audit", help="The audit trail: verify, export, head.", no_args_is_help=True)
 app.add_typer(audit)
+
+webhooks = typer.Typer(
+    name="webhooks", help="Webhooks of the service: who is told of what happens.", no_args_is_help=True
+)
+app.add_typer(webhooks)
 
 
 class Device(StrEnum):
@@ -259,7 +265,9 @@ def create_key(
     ] = "",
     scope: Annotated[
         list[str] | None,
-        typer.Option(metavar="SCOPE", help="score, jobs, admin or metrics; repeat. [default: score, jobs]"),
+        typer.Option(
+            metavar="SCOPE", help="score, jobs, webhooks, admin or metrics; repeat. [default: score, jobs]"
+        ),
     ] = None,
     expires: Annotated[
         str | None,
@@ -289,11 +297,7 @@ def list_keys(as_json: JsonOption = False) -> None:
 
     with _elsewhere("keys")(_settings()) as store:
         listed = store.listed()
-    if as_json:
-        for key in listed:
-            typer.echo(json.dumps(key))
-    else:
-        keys_table(listed)
+    _print_all(listed, keys_table, as_json=as_json)
 
 
 @keys.command("revoke", no_args_is_help=True)
@@ -311,6 +315,130 @@ def revoke_key(
     with _elsewhere("keys")(_settings()) as store:
         row = store.revoke(key, forget=forget)
     typer.echo(f"{row.prefix} is {'forgotten' if forget else 'revoked'}.")
+
+
+WebhookId = Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")]
+EventsOption = Annotated[
+    list[str] | None,
+    typer.Option("--event", metavar="TYPE", help="Only such, as job.done; repeat. [default: all]"),
+]
+
+
+@webhooks.command("create", no_args_is_help=True)
+def create_webhook(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where events are sent by POST.")],
+    events: EventsOption = None,
+    tenant: Annotated[str, typer.Option(help="Whose events it is told. [default: one of no name]")] = "",
+    description: Annotated[str, typer.Option(help="What it is for, to know it again.")] = "",
+) -> None:
+    """Register a webhook and print its id and its secret, which is shown this once."""
+    made = _webhooks().create(url, tenant=tenant, events=events or (), description=description)
+    typer.echo(f"{made['id']} {made['secret']}")
+    typer.echo("Keep the secret now: it is not shown again.", err=True)
+
+
+@webhooks.command("list")
+def list_webhooks(
+    tenant: Annotated[str | None, typer.Option(help="Only those of a tenant. [default: all]")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the webhooks, the latest first, without their secrets."""
+    from specsem.output import webhooks_table
+
+    _print_all(_webhooks().listed(tenant), webhooks_table, as_json=as_json)
+
+
+@webhooks.command("update", no_args_is_help=True)
+def update_webhook(
+    webhook: WebhookId,
+    url: Annotated[str | None, typer.Option(metavar="URL", help="Another address.")] = None,
+    events: EventsOption = None,
+    all_events: Annotated[bool, typer.Option("--all-events", help="Every type again.")] = False,
+    description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    enabled: Annotated[
+        bool | None,
+        typer.Option(
+            "--enable/--disable", help="A disabled one is told nothing, and what waits is given up."
+        ),
+    ] = None,
+) -> None:
+    """Change a webhook; what isn't named stays."""
+    changed = _webhooks().change(
+        webhook, url=url, events=[] if all_events else events, description=description, enabled=enabled
+    )
+    typer.echo(json.dumps(changed))
+
+
+@webhooks.command("rotate", no_args_is_help=True)
+def rotate_webhook(
+    webhook: WebhookId,
+    overlap: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="So long the old secret signs too; 0 ends it now. [default: SPECSEM_WEBHOOK_OVERLAP_S]",
+        ),
+    ] = None,
+) -> None:
+    """Replace the secret of a webhook, and print the new one."""
+    typer.echo(_webhooks().rotate(webhook, overlap_s=overlap)["secret"])
+    typer.echo("Keep it now: it is not shown again.", err=True)
+
+
+@webhooks.command("delete", no_args_is_help=True)
+def delete_webhook(webhook: WebhookId) -> None:
+    """Remove a webhook with all its deliveries, sent or not."""
+    _webhooks().remove(webhook)
+    typer.echo(f"{webhook} is removed.")
+
+
+@webhooks.command("ping", no_args_is_help=True)
+def ping_webhook(webhook: WebhookId) -> None:
+    """Have the running service send a webhook a message; `deliveries` shows whether it arrived."""
+    typer.echo(_webhooks().ping(webhook)["id"])
+
+
+@webhooks.command("deliveries", no_args_is_help=True)
+def list_deliveries(
+    webhook: WebhookId,
+    dead: Annotated[bool, typer.Option("--dead", help="Only what was given up.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List what became of the latest hundred events of a webhook."""
+    from specsem.output import deliveries_table
+
+    found = _webhooks().deliveries(webhook, statuses=("dead",) if dead else ())
+    _print_all(found, deliveries_table, as_json=as_json)
+
+
+@webhooks.command("redeliver", no_args_is_help=True)
+def redeliver(
+    webhook: WebhookId,
+    events: Annotated[
+        list[str] | None, typer.Argument(metavar="EVENT...", help="As `deliveries` shows them.")
+    ] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="All that was given up.")] = False,
+) -> None:
+    """Have the running service send events again, under their own ids."""
+    if dead == bool(events):
+        raise SpecSemError("Say which: ids of events, or --dead.")
+    console = _webhooks()
+    count = sum(console.redeliver(webhook, event) for event in events or (None,))
+    typer.echo(f"{count} to be sent again.")
+
+
+def _webhooks() -> Any:
+    return _elsewhere("webhooks")(_settings())
+
+
+def _print_all(records: list[dict[str, Any]], table: Callable[[Any], None], *, as_json: bool) -> None:
+    """One JSON object a line, or the table for people."""
+    if not as_json:
+        table(records)
+        return
+    for record in records:
+        typer.echo(json.dumps(record))
 
 
 @signing.command("list")

@@ -312,6 +312,45 @@ def keys_table(keys: Sequence[Mapping[str, Any]]) -> None:
     Console().print(table)
 
 
+def webhooks_table(webhooks: Sequence[Mapping[str, Any]]) -> None:
+    """Print the webhooks of a service, as its ``Console.listed`` gives them."""
+    table = Table(
+        *(Column(name, no_wrap=True) for name in ("id", "state", "tenant")),
+        *(Column(name, overflow="fold") for name in ("events", "address", "description")),
+        box=None,
+        header_style="dim",
+    )
+    for webhook in webhooks:
+        table.add_row(
+            webhook["id"],
+            "active" if webhook["enabled"] else webhook["disabled_because"],
+            webhook["tenant"],
+            " ".join(webhook["events"]) or "all",
+            escape(webhook["url"]),
+            escape(webhook["description"]),
+        )
+    Console().print(table)
+
+
+def deliveries_table(deliveries: Sequence[Mapping[str, Any]]) -> None:
+    """Print what became of events, as ``Console.deliveries`` of the service gives it."""
+    table = Table(
+        *(Column(name, no_wrap=True) for name in ("event", "type", "status", "tries")),
+        Column("last error", overflow="fold"),
+        box=None,
+        header_style="dim",
+    )
+    for delivery in deliveries:
+        table.add_row(
+            delivery["id"],
+            delivery["type"],
+            delivery["status"],
+            str(delivery["attempts"]),
+            escape(delivery["last_error"] or ""),
+        )
+    Console().print(table)
+
+
 def report_facts(found: Any) -> None:
     """A report that holds (``app.reports.verifying.Verified``), and what that proves."""
     console = Console(highlight=False, soft_wrap=True)

@@ -32,15 +32,21 @@ class Origin:
 
 
 @contextmanager
-def origin(acts: Mapping[str, Act], *, tls: ssl.SSLContext | None = None) -> Iterator[Origin]:
-    """Serve until the block ends. A path that is in nobody's mind is 404."""
+def origin(
+    acts: Mapping[str, Act],
+    *,
+    otherwise: Act | None = None,
+    port: int = 0,
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[Origin]:
+    """Serve until the block ends. A path that is in nobody's mind is 404, unless ``otherwise`` says so."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
             running.asked.append((self.command, self.path, headers))
             try:
-                running.acts.get(self.path.partition("?")[0], status(404))(self)
+                running.acts.get(self.path.partition("?")[0], otherwise or status(404))(self)
             except OSError:
                 running.dropped.set()
             self.close_connection = True
@@ -56,7 +62,7 @@ def origin(acts: Mapping[str, Act], *, tls: ssl.SSLContext | None = None) -> Ite
         def handle_error(self, *_: object) -> None:
             running.dropped.set()
 
-    server = Server(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", port), Handler)
     running = Origin(server.server_port, dict(acts))
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)

@@ -81,6 +81,7 @@ def test_only_the_command_line_reaches_elsewhere_by_name() -> None:
         "serve",
         "worker",
         "keys",
+        "webhooks",
         "signing",
         "verify",
         "audit",

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -113,27 +114,36 @@ def service(environment: dict[str, str]) -> Iterator[str]:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the README's HTTP examples are curl's")
 def test_http(desk: Path, service: str) -> None:
-    assert len(CURL) == 6
-    answers = []
+    assert len(CURL) == 7
+    answers: list[dict[str, Any]] = []
     for line in CURL:
         command = line.replace("127.0.0.1:8000", service)
         if answers:
             command = command.replace("ID", answers[-1].get("id", "ID"))
-        ran = subprocess.run(
-            ["bash", "-c", f"{command} --silent --show-error --fail-with-body"],
-            cwd=desk,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert ran.returncode == 0, (command, ran.stdout, ran.stderr)
-        answers.append(json.loads(ran.stdout))
-    scored, uploaded, again, job, found, ready = answers
+        answers.append(told(command, desk))
+        while answers[-1].get("status") in {"queued", "running"} and command.endswith(answers[-1]["id"]):
+            time.sleep(0.1)
+            answers[-1] = told(command, desk)
+    scored, uploaded, again, job, found, feedback, ready = answers
     assert ScoredFile.model_validate(scored).path == "clip.mp4"
     assert uploaded["sha256"] == scored["sha256"]
     assert again["score"] == scored["score"]
     assert (found["id"], found["sha256"]) == (job["id"], scored["sha256"])
+    assert (feedback["wrong"], feedback["mine"]["label"]) == (1, "real")
     assert ready["status"] == "ready"
+
+
+def told(command: str, desk: Path) -> dict[str, Any]:
+    ran = subprocess.run(
+        ["bash", "-c", f"{command} --silent --show-error --fail-with-body"],
+        cwd=desk,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, (command, ran.stdout, ran.stderr)
+    answer: dict[str, Any] = json.loads(ran.stdout)
+    return answer
 
 
 def test_resumable(desk: Path, service: str) -> None:

@@ -13,17 +13,31 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Double,
+    Engine,
+    create_engine,
+    event,
+    func,
+    literal,
+    make_url,
+    text,
+)
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.settings import Settings
 from specsem.errors import SpecSemError
 
-__all__ = ["DB_THREADS", "StoreUnusable", "database_of", "is_sqlite", "migrate", "open_database"]
+__all__ = ["DB_THREADS", "StoreUnusable", "clock", "database_of", "is_sqlite", "migrate", "open_database"]
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 DB_THREADS = 4
+"""Of the jobs. Keys and webhooks have a few of their own: ``OVERFLOW`` is theirs."""
+OVERFLOW = 4
 LOCK_WAIT_S = 30.0
 MIGRATION_LOCK = 0x5BEC5E37
 """Any number that nobody else takes as an advisory lock in the same database."""
@@ -38,6 +52,14 @@ class StoreUnusable(SpecSemError):
 def is_sqlite(bind: Engine | Connection) -> bool:
     """Whether it is SQLite; PostgreSQL otherwise."""
     return bind.dialect.name == "sqlite"
+
+
+def clock(bind: Engine | Connection) -> ColumnElement[float]:
+    """Seconds since the epoch. On PostgreSQL by the server's clock, because processes on several machines
+    never quite agree; SQLite (in WAL mode) lives on one machine, whose clock is everybody's."""
+    if is_sqlite(bind):
+        return literal(time.time())
+    return func.extract("epoch", func.clock_timestamp()).cast(Double)
 
 
 def open_database(url: str | None, data_dir: Path) -> Engine:
@@ -100,7 +122,7 @@ def _engine(url: URL) -> Engine:
             return create_engine(
                 url,
                 pool_size=DB_THREADS,
-                max_overflow=2,
+                max_overflow=OVERFLOW,
                 hide_parameters=True,
                 pool_pre_ping=True,  # a database that was restarted is no error
                 connect_args={"connect_timeout": 10, "application_name": "specsem"},
@@ -114,7 +136,7 @@ def _engine(url: URL) -> Engine:
         url,
         connect_args={"timeout": LOCK_WAIT_S},
         pool_size=DB_THREADS,
-        max_overflow=2,
+        max_overflow=OVERFLOW,
         hide_parameters=True,  # an error in the log shows no values: presigned links are among them
     )
     event.listen(engine, "connect", _prepare_sqlite)

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, case, exists, func, literal, or_, select, tuple_, update
 from sqlalchemy.orm import Session, defer
 
+from app.audit import Event, append
 from app.jobs.store import Store
 from app.jobs.table import FeedbackRow, JobRow, Label, Opinion, Source
+from app.webhooks import outbox
+from app.webhooks.events import feedback_created
 
 __all__ = ["Feedback", "FeedbackStore", "Said", "Waiting"]
 
@@ -62,22 +65,25 @@ class FeedbackStore(Store):
                 return False
             answer = json.loads(job.result)
             self._end(session, tenant, job_id, source=said.source, actor=said.actor)
-            session.add(
-                FeedbackRow(
-                    tenant=tenant,
-                    job_id=job_id,
-                    source=said.source,
-                    actor=said.actor,
-                    opinion=said.opinion or _opinion(answer["verdict"], said.label),
-                    label=said.label,
-                    note=said.note,
-                    answer=answer["verdict"],
-                    score=answer["score"],
-                    logit=answer["logit"],
-                    made_by=job.made_by,
-                    created_at=self._now(),
-                )
+            row = FeedbackRow(
+                tenant=tenant,
+                job_id=job_id,
+                source=said.source,
+                actor=said.actor,
+                opinion=said.opinion or _opinion(answer["verdict"], said.label),
+                label=said.label,
+                note=said.note,
+                answer=answer["verdict"],
+                score=answer["score"],
+                logit=answer["logit"],
+                made_by=job.made_by,
+                created_at=self._now(),
             )
+            session.add(row)
+            message = feedback_created(row)
+            outbox.add(session, tenant, message.type, message.data)
+            details = {"source": row.source, "opinion": row.opinion, "label": row.label}
+            append(session, Event("feedback_given", tenant, said.actor, job_id, details))
         return True
 
     def end(self, tenant: str, job_id: str, *, source: Source, actor: str) -> bool:

@@ -62,13 +62,7 @@ class Fetcher:
             Problem: ``url_invalid`` (422), ``url_refused`` (403).
         """
         self._check_on()
-        target = parse_url(url)
-        try:
-            await self._outbound.check(target)
-        except Problem as problem:
-            if problem.code != "fetch_failed":  # names can't be looked up just now: the worker tries again
-                raise
-        return target
+        return await self._outbound.admit(url)
 
     async def fetch(
         self, job_id: str, url: str, tell: Callable[[str, float], None], *, tenant: str

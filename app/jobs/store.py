@@ -1,11 +1,9 @@
 """Every statement on the table of jobs. Blocking: ``service`` calls it in threads of its own.
 
-Times are compared by one clock. On PostgreSQL that is the server's, because workers on several machines
-never quite agree; SQLite (in WAL mode) lives on one machine, whose clock is everybody's.
+Times are compared by one clock: ``app.jobs.database.clock``.
 """
 
 import secrets
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -31,12 +29,15 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, defer
 
 from app.audit import Event, append
-from app.jobs.database import is_sqlite
+from app.jobs.database import clock, is_sqlite
 from app.jobs.table import FeedbackRow, JobRow, Status
+from app.webhooks import outbox
+from app.webhooks.events import Event as Message
+from app.webhooks.events import job_ended
 from specsem.pipeline import Options
-from specsem.result import ScoredFile
+from specsem.result import ErrorBody, ScoredFile
 
-__all__ = ["Census", "Finished", "JobStore", "KeyTaken", "NewJob", "Progress", "Store"]
+__all__ = ["Census", "Finished", "JobStore", "KeyTaken", "NewJob", "Progress", "Store", "hit"]
 
 LEASE_BYTES = 16
 FINISHED = ("done", "failed")
@@ -114,6 +115,13 @@ class Finished:
             "job_scored", tenant, job=job_id, details={**self.summary, "from_store": self.from_store}
         )
 
+    def messages(self, job_id: str) -> list[Message]:
+        """What the tenant's webhooks are told of it."""
+        error = None
+        if self.error_code is not None:
+            error = ErrorBody(code=self.error_code, message=self.error_message or "")
+        return job_ended(job_id, result=self.result, error=error)
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -148,9 +156,7 @@ class Store:
             yield session
 
     def _now(self) -> ColumnElement[float]:
-        if self._sqlite:
-            return literal(time.time())
-        return func.extract("epoch", func.clock_timestamp()).cast(JobRow.created_at.type)
+        return clock(self._engine)
 
     def _has(self, status: Status) -> ColumnElement[bool]:
         """Whether a job is in this state for its client: expired by the clock, before the janitor comes."""
@@ -188,12 +194,15 @@ class JobStore(Store):
             stage="queued",
             created_at=now,
         )
+        messages: list[Message] = []
         if finished is not None:
             statement = statement.values(**self._ending(finished, ttl_s), keep_media=False)
             events.append(finished.event(job.tenant, job.id))
+            messages = finished.messages(job.id)
         try:
             with self._session(self._writing) as session:
                 row = session.execute(statement.returning(JobRow)).scalar_one()
+                _tell(session, job.tenant, messages)
                 append(session, *events)
                 return row
         except IntegrityError as error:
@@ -258,11 +267,12 @@ class JobStore(Store):
         """Forget a job and what was said of it, whatever it is doing; its worker finds its lease gone.
         False: there is none."""
         with self._session(self._writing) as session:
+            # The job first: who adds feedback holds it meanwhile, and what they added is then found here.
+            found = hit(session, delete(JobRow).where(JobRow.tenant == tenant, JobRow.id == job_id))
             session.execute(
                 delete(FeedbackRow).where(FeedbackRow.tenant == tenant, FeedbackRow.job_id == job_id)
             )
-            statement = delete(JobRow).where(JobRow.tenant == tenant, JobRow.id == job_id)
-            if not _hit(session, statement):
+            if not found:
                 return False
             append(session, Event("job_deleted", tenant, key, job_id))
             return True
@@ -327,7 +337,15 @@ class JobStore(Store):
     def finish(self, job: JobRow, finished: Finished, *, ttl_s: float) -> bool:
         """End a job. False: the lease is another's, or the job is gone; nothing was written then."""
         ended = _held(job).values(**self._ending(finished, ttl_s))
-        return self._changed(ended, finished.event(job.tenant, job.id))
+        messages = finished.messages(
+            job.id
+        )  # before the transaction: a long time line takes its time to read
+        with self._session(self._writing) as session:
+            if not hit(session, ended):
+                return False
+            _tell(session, job.tenant, messages)
+            append(session, finished.event(job.tenant, job.id))
+            return True
 
     def hand_back(self, job: JobRow, *, after_s: float = 0.0, counts: bool) -> bool:
         """Let others have it, after a while; an attempt that was cut short by us doesn't count."""
@@ -356,7 +374,7 @@ class JobStore(Store):
             )
             .values(**self._ending(worn_out, ttl_s))
         )
-        return self._ids_hit(statement, worn_out.event)
+        return self._ids_hit(statement, worn_out.event, worn_out.messages)
 
     # -- for the janitor ------------------------------------------------------------------------------------
 
@@ -438,28 +456,35 @@ class JobStore(Store):
 
     def _as_holder(self, job: JobRow, **values: Any) -> bool:
         """Change a row if the lease that came with ``job`` still holds."""
-        return self._changed(_held(job).values(**values))
-
-    def _changed(self, statement: Update | Delete, *events: Event) -> bool:
-        """Change or remove a row, and note it in the trail. False: it is not there, and nothing is noted."""
         with self._session(self._writing) as session:
-            hit = _hit(session, statement)
-            if hit and events:
-                append(session, *events)
-            return hit
+            return hit(session, _held(job).values(**values))
 
-    def _ids_hit(self, statement: Update, event: Callable[[str, str], Event]) -> list[str]:
-        """Change rows, and note each by the ``event`` of its tenant and id. The ids."""
+    def _ids_hit(
+        self,
+        statement: Update,
+        event: Callable[[str, str], Event],
+        messages: Callable[[str], Sequence[Message]] = lambda _: (),
+    ) -> list[str]:
+        """Change rows, tell of each the ``messages`` of its id, and note it by the ``event`` of its tenant
+        and id. The ids."""
         with self._session(self._writing) as session:
-            hit = session.execute(statement.returning(JobRow.tenant, JobRow.id)).all()
-            if hit:
-                append(session, *(event(row.tenant, row.id) for row in hit))
-            return [row.id for row in hit]
+            changed = session.execute(statement.returning(JobRow.tenant, JobRow.id)).all()
+            for row in changed:
+                _tell(session, row.tenant, messages(row.id))
+            if changed:
+                append(session, *(event(row.tenant, row.id) for row in changed))
+            return [row.id for row in changed]
 
 
 def _held(job: JobRow) -> Update:
-    """An update of the row, if the lease that came with ``job`` still holds."""
+    """An update of the row if the lease that came with ``job`` still holds."""
     return update(JobRow).where(JobRow.id == job.id, JobRow.status == "running", JobRow.lease == job.lease)
+
+
+def _tell(session: Session, tenant: str, messages: Sequence[Message]) -> None:
+    """Have the tenant's webhooks told, if this transaction is committed."""
+    for message in messages:
+        outbox.add(session, tenant, message.type, message.data)
 
 
 def _needs_media() -> ColumnElement[bool]:
@@ -467,6 +492,7 @@ def _needs_media() -> ColumnElement[bool]:
     return or_(waits, and_(JobRow.keep_media, JobRow.status.in_(FINISHED)))
 
 
-def _hit(session: Session, statement: Update | Delete) -> bool:
+def hit(session: Session, statement: Update | Delete) -> bool:
+    """Whether the statement found its one row."""
     result = session.execute(statement, execution_options={"synchronize_session": False})
     return cast("CursorResult[Any]", result).rowcount == 1

@@ -1,5 +1,5 @@
-"""The tables: jobs, feedback on them, API keys, the keys of signatures, the audit trail. A change needs a
-migration; a test compares the two."""
+"""The tables: jobs, feedback on them, API keys, the keys of signatures, the audit trail, webhooks. A change
+needs a migration; a test compares the two."""
 
 import time
 from typing import Literal
@@ -12,6 +12,10 @@ from specsem.pipeline import Options
 __all__ = [
     "AuditRow",
     "Base",
+    "DeliveryRow",
+    "DeliveryStatus",
+    "DisabledBecause",
+    "EventType",
     "FeedbackRow",
     "JobRow",
     "KeyRow",
@@ -20,6 +24,7 @@ __all__ = [
     "SigningKeyRow",
     "Source",
     "Status",
+    "WebhookRow",
 ]
 
 Status = Literal["queued", "running", "done", "failed", "expired"]
@@ -27,6 +32,10 @@ Opinion = Literal["right", "wrong", "unsure"]
 Label = Literal["real", "generated"]
 Source = Literal["user", "review"]
 """Who says so: somebody who asked for the answer, or an operator at the queue."""
+EventType = Literal["job.done", "job.failed", "decision.review", "decision.block", "feedback.created"]
+"""What an endpoint may ask for."""
+DeliveryStatus = Literal["pending", "delivered", "dead"]
+DisabledBecause = Literal["requested", "gone"]
 
 
 class Base(DeclarativeBase):
@@ -186,6 +195,73 @@ class KeyRow(Base):
     expires_at: Mapped[float | None] = mapped_column(Double)
     revoked_at: Mapped[float | None] = mapped_column(Double)
     last_used_at: Mapped[float | None] = mapped_column(Double)
+
+
+class WebhookRow(Base):
+    """One endpoint that is told of events (``app.webhooks``). Times are seconds since the epoch."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (Index(None, "tenant", "created_at"),)
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    tenant: Mapped[str] = mapped_column(Text)
+    url: Mapped[str] = mapped_column(Text)
+    """Without the query."""
+    url_query: Mapped[str | None] = mapped_column(Text)
+    """May hold credentials, and is never shown."""
+    description: Mapped[str] = mapped_column(Text)
+    events: Mapped[str] = mapped_column(Text)
+    """Types, separated by spaces. Empty: all."""
+
+    secret: Mapped[str] = mapped_column(Text)
+    """In the clear: whoever signs has to have it."""
+    old_secret: Mapped[str | None] = mapped_column(Text)
+    """The one before, which signs too until ``old_secret_until``."""
+    old_secret_until: Mapped[float | None] = mapped_column(Double)
+
+    held_until: Mapped[float | None] = mapped_column(Double)
+    """Nothing is sent before: the receiver asked for a pause."""
+    created_at: Mapped[float] = mapped_column(Double)
+    disabled_at: Mapped[float | None] = mapped_column(Double)
+    disabled_because: Mapped[DisabledBecause | None] = mapped_column(Text)
+
+
+class DeliveryRow(Base):
+    """One event on its way to one endpoint: the outbox. Times are as in ``JobRow``."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        UniqueConstraint("webhook_id", "event_id"),
+        Index(None, "webhook_id", "id"),  # a page of the list
+        Index(None, "status", "not_before"),  # the next to send
+        Index(None, "ended_at"),  # what is over
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(Text)
+    tenant: Mapped[str] = mapped_column(Text)
+
+    event_id: Mapped[str] = mapped_column(Text)
+    type: Mapped[str] = mapped_column(Text)
+    payload: Mapped[str] = mapped_column(Text)
+    """The body, as it is signed and sent."""
+
+    status: Mapped[DeliveryStatus] = mapped_column(Text)
+    attempts: Mapped[int] = mapped_column(server_default=text("0"), default=0)
+    since: Mapped[float] = mapped_column(Double)
+    """When it was first due: its retries end so long after. Anew when it is sent again by request."""
+    not_before: Mapped[float] = mapped_column(Double)
+    lease: Mapped[str | None] = mapped_column(Text)
+    lease_until: Mapped[float | None] = mapped_column(Double)
+
+    # How the last attempt went.
+    last_attempt_at: Mapped[float | None] = mapped_column(Double)
+    last_status: Mapped[int | None]
+    """Of the answer; None where there was none."""
+    last_error: Mapped[str | None] = mapped_column(Text)
+
+    created_at: Mapped[float] = mapped_column(Double)
+    ended_at: Mapped[float | None] = mapped_column(Double)
 
 
 class SigningKeyRow(Base):

@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from app.services import Works
     from app.videos import VideoStore
 
-__all__ = ["Described", "Metrics", "Outcome", "Release", "Stage"]
+__all__ = ["DeliveryOutcome", "Described", "Metrics", "Outcome", "Release", "Stage"]
 
 Stage = Literal["receive", "fetch", "decoder_queue", "decode", "scan", "queue", "forward", "total"]
 Release = Literal["full", "queue_empty", "shape"]
 Outcome = Literal["done", "failed", "retried", "handed_back", "lost"]
+DeliveryOutcome = Literal["delivered", "retried", "dead", "handed_back", "lost"]
 
 LANES: "tuple[Lane, ...]" = ("interactive", "bulk")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -149,6 +150,21 @@ class Metrics:
             Counter, "jobs_given_up", "Jobs failed because they ended their worker too often."
         )
 
+        # Webhooks.
+        deliveries = self._made(
+            Counter,
+            "webhook_deliveries",
+            "Attempts to deliver that ended here: delivered, retried (will be), dead (given up), handed_back "
+            "(a stop), lost (the lease went to another, or the webhook was disabled or removed).",
+            "outcome",
+        )
+        self._deliveries = {outcome: deliveries.labels(outcome) for outcome in get_args(DeliveryOutcome)}
+        self._deliveries_age = self._made(
+            Gauge,
+            "webhook_oldest_pending_age_seconds",
+            "How long the event that waits longest for its receiver has waited, looked up every 15 s.",
+        )
+
         # How it stands.
         self._ready = self._made(Gauge, "ready", "1 while /readyz says so, else 0.")
         self._database_up = self._made(Gauge, "database_up", "1 while the database of jobs answers, else 0.")
@@ -201,6 +217,10 @@ class Metrics:
         """An attempt at a job ended."""
         self._outcomes[outcome].inc()
 
+    def delivery(self, outcome: DeliveryOutcome) -> None:
+        """An attempt to deliver an event ended."""
+        self._deliveries[outcome].inc()
+
     # -- looking, at each scrape ----------------------------------------------------------------------------
 
     def build(self, version: str, commit: str | None) -> None:
@@ -224,6 +244,7 @@ class Metrics:
             self._jobs.labels(status).set_function(_of_status(jobs, status))
         self._jobs_age.set_function(lambda: jobs.house.oldest_queued_s)
         self._database_up.set_function(lambda: not jobs.database_away)
+        self._deliveries_age.set_function(lambda: works.webhooks.oldest_pending_s)
         self._disk_free.set_function(lambda: jobs.house.disk_free_bytes)
         self._store_bytes.labels("jobs").set_function(lambda: sum(jobs.media_bytes.values()))
         self._store_limit.set(works.settings.max_stored_bytes)

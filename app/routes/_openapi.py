@@ -4,11 +4,12 @@ from typing import Any
 
 from fastapi import Security
 from fastapi.security import APIKeyHeader, HTTPBearer
+from pydantic import BaseModel
 
 from app.problems import CODES, MEDIA_TYPE
 from app.schemas import OPTIONS, ProblemDocument
 
-__all__ = ["KEYED", "answered_headers", "file_body", "problems", "sent_headers"]
+__all__ = ["KEYED", "answered_headers", "file_body", "json_body", "problems", "sent_headers"]
 
 KEYED = [
     Security(HTTPBearer(scheme_name="Bearer", auto_error=False)),
@@ -72,6 +73,12 @@ def file_body(*, with_json: dict[str, Any] | None = None, options: bool = False)
         }
     if with_json is not None:
         content["application/json"] = {"schema": with_json}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """``openapi_extra`` of a route that reads its JSON itself, within our limits."""
+    content = {"application/json": {"schema": model.model_json_schema()}}
     return {"requestBody": {"required": True, "content": content}}
 
 

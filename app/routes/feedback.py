@@ -1,12 +1,11 @@
 """What people say of answers, and the queue of those that wait for an operator."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel
 
 from app.jobs.feedback import Said, Waiting
-from app.routes._openapi import KEYED, problems
+from app.routes._openapi import KEYED, json_body, problems
 from app.routes._requests import Cursor, cursor_of, place_of, read_json
 from app.routes.jobs import JobId, described
 from app.schemas import Decision, Feedback, FeedbackGiven, FeedbackSummary, ReviewItem, ReviewQueue
@@ -22,21 +21,11 @@ SAY = ("job_not_found", "job_not_done", "invalid_request", "limits_exceeded", "u
 UNSAY = ("job_not_found", "feedback_not_found")
 
 
-def _json_body(model: type[BaseModel]) -> dict[str, Any]:
-    """``openapi_extra`` of a route that reads its JSON itself, within our limits."""
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": model.model_json_schema()}},
-        }
-    }
-
-
 @router.post(
     "/jobs/{job_id}/feedback",
     summary="Say whether an answer is right",
     responses=problems(*SAY),
-    openapi_extra=_json_body(FeedbackGiven),
+    openapi_extra=json_body(FeedbackGiven),
 )
 async def say(job_id: JobId, request: Request, parts: Services, sender: Sender) -> FeedbackSummary:
     """One opinion of each key counts: a later one takes its place, and the earlier is kept as history.
@@ -82,7 +71,7 @@ async def queue(
     "/review/{job_id}",
     summary="Decide on an answer",
     responses=problems(*SAY),
-    openapi_extra=_json_body(Decision),
+    openapi_extra=json_body(Decision),
 )
 async def decide(job_id: JobId, request: Request, parts: Services, sender: Sender) -> FeedbackSummary:
     """What an operator says of the video, kept as feedback with the source `review`: it leaves the queue."""

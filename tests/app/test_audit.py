@@ -15,6 +15,7 @@ from test_jobs_routes import NEW
 from app.audit import Event, Head, Trail, TrailBroken, append, check
 from app.auditing import Auditing, Export
 from app.jobs.database import database_of
+from app.jobs.feedback import FeedbackStore, Said
 from app.jobs.store import Finished, JobStore
 from app.jobs.table import AuditRow, JobRow
 from app.keys import KeyStore
@@ -28,7 +29,7 @@ JOB = replace(NEW, tenant="acme", filename="secret name.mp4", sha256="5" * 64, k
 @pytest.fixture
 def empty(database: Engine) -> Engine:
     with database.execution_options(writes=True).begin() as connection:
-        for table in ("audit_trail", "jobs", "api_keys"):
+        for table in ("audit_trail", "jobs", "feedback", "api_keys"):
             connection.execute(text(f"DELETE FROM {table}"))  # noqa: S608
     return database
 
@@ -78,6 +79,21 @@ def test_failures_and_expiry_are_written_down(trail: Trail, empty: Engine) -> No
     told = entries(trail)
     assert [entry["event"] for entry in told] == ["job_submitted", "job_failed", "job_expired"]
     assert told[1]["details"] == {"code": "attempts_exceeded"}
+
+
+def test_feedback_is_written_down_without_its_note(trail: Trail, empty: Engine) -> None:
+    result = json.dumps({"verdict": "generated", "score": 0.97, "logit": 3.4})
+    JobStore(empty).add(JOB, finished=Finished(result, "model 1", verdict="generated"), ttl_s=60)
+    feedback = FeedbackStore(empty)
+    assert feedback.add("acme", JOB.id, Said("user", "def456", "wrong", "real", "secret note"))
+    assert not feedback.add("other", JOB.id, Said("user", "def456", "wrong"))  # and nothing is noted of it
+    told = entries(trail)
+    assert [entry["event"] for entry in told] == ["job_submitted", "job_scored", "feedback_given"]
+    given = told[-1]
+    assert (given["tenant"], given["key"], given["job"]) == ("acme", "def456", JOB.id)
+    assert given["details"] == {"source": "user", "opinion": "wrong", "label": "real"}
+    assert "secret note" not in str(told)
+    assert check(trail.links()) == trail.head()
 
 
 def test_keys_are_written_down_without_their_secrets(trail: Trail, empty: Engine) -> None:

@@ -110,6 +110,19 @@ def test_of_one_actor_at_the_same_moment_one_opinion_counts(house: House) -> Non
     assert [counts for _, counts in house.history()].count(True) == 1
 
 
+def test_who_speaks_while_the_job_is_deleted_is_too_late_or_forgotten(house: House) -> None:
+    for number in range(20):
+        job = house.answered(number, "generated", 0.1)
+        house.feedback.add("", job, MINE)
+        with ThreadPoolExecutor(8) as threads:
+            speaking = [threads.submit(house.feedback.add, "", job, MINE) for _ in range(4)]
+            deleting = threads.submit(house.jobs.remove, "", job)
+            speaking += [threads.submit(house.feedback.add, "", job, MINE) for _ in range(3)]
+        assert deleting.result()
+        assert {said.result() for said in speaking} <= {True, False}
+        assert house.feedback.current("", job) == []
+
+
 def test_the_order_of_the_queue(house: House) -> None:
     house.answered(1, "generated", 0.05)
     house.answered(2, "authentic", 0.02)
@@ -176,7 +189,7 @@ def test_answers_of_before_are_put_into_the_queue(tmp_path: Path) -> None:
         replace(JOB, id="a" * 32), finished=Finished(result=json.dumps(result), made_by="x"), ttl_s=60
     )
     with engine.execution_options(writes=True).begin() as connection:
-        for table in ("feedback", "audit_trail", "signing_keys"):
+        for table in ("feedback", "audit_trail", "signing_keys", "webhooks", "webhook_deliveries"):
             connection.execute(text(f"DROP TABLE {table}"))
         for column in ("verdict", "margin", "evidence", "stability"):
             connection.execute(text(f"ALTER TABLE jobs DROP COLUMN {column}"))

@@ -478,4 +478,4 @@ def test_refusals(client: TestClient, tmp_path: Path) -> None:
 
 
 def host(document: dict[str, Any]) -> str:
-    return str(document["detail"].split(" from ")[1].split(": it")[0])
+    return str(document["detail"].split("The host ")[1].split(" is refused")[0])

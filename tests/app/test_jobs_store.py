@@ -95,11 +95,11 @@ def test_who_lost_the_lease_changes_nothing_any_more(store: JobStore) -> None:
     quick = claimed(store)
     assert (quick.id, quick.attempts) == (slow.id, 2)
     assert not store.renew(slow, NOW, lease_s=60)
-    assert not store.finish(slow, Finished(result="wrong"), ttl_s=60)
+    assert not store.finish(slow, Finished(result='{"score": 0}'), ttl_s=60)
     assert not store.hand_back(slow, counts=False)
     assert store.finish(quick, DONE, ttl_s=60)
     assert not store.finish(quick, Finished(error_code="late", error_message="again"), ttl_s=60)
-    assert not store.finish(slow, Finished(result="wrong"), ttl_s=60)
+    assert not store.finish(slow, Finished(result='{"score": 0}'), ttl_s=60)
     ended = found(store, quick)
     assert (ended.status, ended.result, ended.error_code, ended.lease) == ("done", "{}", None, None)
     assert claim(store) is None
