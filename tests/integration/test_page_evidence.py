@@ -41,7 +41,7 @@ def test_all_that_is_known_is_shown(browser: Any, tmp_path: Path) -> None:
             assert "Highest window, 0:02.0 to 0:02.3: score 0.97" in windows.text_content()
             assert "+2.00 comes from the spectrum and +0.50 from the content" in windows.text_content()
             assert "−0.25 from the content" in windows.text_content()
-            assert "80% of the spectral evidence" in windows.text_content()
+            assert "raised the spectral evidence by 80%" in windows.text_content()
             assert card.get_by_alt_text("What gate shows.").count() == 2
             assert "In 2 other ways of delivery the verdict never" in card.locator(".steady").text_content()
             assert (
@@ -114,5 +114,5 @@ def test_what_was_never_measured_is_said(browser: Any, doubles: Server, tmp_path
         visit.choose(fake(tmp_path, "a.mp4", "SCORE:0.97"))
         visit.page.locator(".posterior", has_text="never measured").wait_for()
         assert visit.page.locator(".predictive").text_content() == ""
-        for name in ("evidence", "stability", "attribution"):
+        for name in ("stability", "attribution"):
             assert visit.page.locator(f".{name}").is_hidden()

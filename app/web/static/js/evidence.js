@@ -41,7 +41,7 @@ function windowSection(index, { segments }, { peak, shares, gate }, views) {
   section.append(el("h4", `${name}, ${words.clock(start, 1)} to ${words.clock(end, 1)}: score ${words.score(score)}`));
   const share = shares[index];
   if (share) {
-    const open = gate[index] === undefined ? "" : ` The gate let ${Math.round(gate[index] * 100)}% of the spectral evidence pass.`;
+    const open = gate[index] === undefined ? "" : ` The gate raised the spectral evidence by ${Math.round(gate[index] * 100)}% (of at most 100%).`;
     const text = `Of its logit, ${signed(share.spectral)} comes from the spectrum and ${signed(share.semantic)} from the content.${open}`;
     section.append(el("p", text));
   }
