@@ -144,7 +144,9 @@ def test_a_failed_forward_is_counted() -> None:
 def test_the_queue_shows_while_it_waits(client: TestClient, engine: doubles.Engine) -> None:
     engine.double.gate.clear()
     waiting = [threading.Thread(target=score, args=(client,)) for _ in range(3)]
-    for thread in waiting:
+    waiting[0].start()
+    doubles.until(lambda: value(client, "forward_age_seconds") > 0)  # alone: two at once would share a batch
+    for thread in waiting[1:]:
         thread.start()
     doubles.until(lambda: value(client, "queue_clips", lane="interactive") == 2)
     assert value(client, "queue_oldest_age_seconds", lane="interactive") > 0
