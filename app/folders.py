@@ -17,11 +17,12 @@ from app.problems import Problem
 from app.room import Room, Taken, Tally
 from app.uploads import PRIVATE
 
-__all__ = ["FolderStore", "not_found", "remove_folder", "sync", "write_synced"]
+__all__ = ["ID_PATTERN", "FolderStore", "not_found", "remove_folder", "sync", "write_synced"]
 
 logger = logging.getLogger("specsem.app")
 
 ID_PATTERN = re.compile(r"[0-9a-f]{32}")
+"""Of every id that is given out here: 128 random bits."""
 
 
 async def remove_folder(folder: Path) -> None:

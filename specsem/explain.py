@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from specsem.attribution import UNKNOWN
 from specsem.errors import MediaError
 from specsem.media import Clip, Delivery, SamplePlan
 from specsem.registry import ModelRecord
@@ -24,12 +25,13 @@ from specsem.result import (
     Stability,
     View,
 )
+from specsem.text import plural
 
 if TYPE_CHECKING:  # torch takes seconds to import, and nothing here needs it
     from specsem.scorer import ClipVerdict, WindowScore
     from specsem.views import Picture
 
-__all__ = ["evidence_of", "findings_of", "pictures_of", "stability_of"]
+__all__ = ["WHOLE", "evidence_of", "findings_of", "pictures_of", "stability_of"]
 
 DELIVERED: dict[Delivery, str] = {
     "half_size": "half its size",
@@ -38,6 +40,8 @@ DELIVERED: dict[Delivery, str] = {
     "flip": "mirrored",
     "fewer_frames": "at half its frame rate",
 }
+WHOLE = 0.995
+"""A time line of which this share was looked at counts as looked at."""
 OPPOSITES = {"generated": "authentic", "authentic": "generated"}
 OUTSIDE: dict[Reason, str] = {
     "too_short": "Too little of it could be looked at for a verdict: {value:g} where {limit:g} are needed.",
@@ -161,7 +165,7 @@ def _windows(verdict: ClipVerdict) -> Finding:
     above = sum(score >= threshold.value for score in scores)
     below = sum(score < threshold.lower for score in scores)
     figures = {"windows": float(len(scores)), "above": float(above), "below": float(below)}
-    counted = f"{above} of {_plural(len(scores), 'window')} score {threshold.value:.3f} or more"
+    counted = f"{above} of {plural(len(scores), 'window')} score {threshold.value:.3f} or more"
     if above and below:
         peak, lowest = (verdict.segments[i] for i in _extremes(verdict.segments))
         return Finding(
@@ -194,7 +198,7 @@ def _delivery(stability: Stability) -> Finding:
         kept = "; the verdict never turns into its opposite" if word in OPPOSITES else ""
         return Finding(
             code="delivery_stable",
-            text=f"Delivered in {_plural(len(scores), 'other way')}, it scores between {min(scores):.3f} and "
+            text=f"Delivered in {plural(len(scores), 'other way')}, it scores between {min(scores):.3f} and "
             f"{max(scores):.3f}; as it is, {before:.3f} on the same windows{kept}.",
             figures=figures,
         )
@@ -221,7 +225,7 @@ def _branches(scores: Sequence[WindowScore]) -> Finding:
 
 def _coverage(clip: Clip) -> Finding:
     coverage = clip.coverage
-    whole = coverage.fraction >= 0.995
+    whole = coverage.fraction >= WHOLE
     return Finding(
         code="covered_whole" if whole else "covered_part",
         text=f"All of its {coverage.duration_s:.1f} s were looked at."
@@ -238,7 +242,7 @@ def _coverage(clip: Clip) -> Finding:
 
 def _family(attribution: Attribution) -> Finding:
     figures = {"probability": attribution.probability}
-    if attribution.family == "unknown":
+    if attribution.family == UNKNOWN:
         return Finding(
             code="family_unknown",
             text=f"Which generator made it can't be said. {attribution.basis}",
@@ -264,7 +268,3 @@ def _moment(segment: Segment) -> Moment:
 
 def _share(score: WindowScore) -> Share:
     return Share(spectral=score.logit - score.semantic_logit, semantic=score.semantic_logit)
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")

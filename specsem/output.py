@@ -25,7 +25,7 @@ from rich.text import Text
 from specsem.errors import SpecSemError
 from specsem.registry import ModelRecord
 from specsem.result import FailedFile, ScoredFile, Segment, Trail
-from specsem.text import visible
+from specsem.text import plural, visible
 
 __all__ = [
     "JsonLines",
@@ -122,7 +122,7 @@ class Report:
         """Print the sum of more than one file."""
         if not self._details:
             counted = ", ".join(f"{count} {what}" for what, count in self._counts.most_common())
-            self._print(f"\n{_plural(self._counts.total(), 'file')}{': ' if counted else ''}{counted}")
+            self._print(f"\n{plural(self._counts.total(), 'file')}{': ' if counted else ''}{counted}")
 
     def _print(self, line: str | Text, style: str | None = None) -> None:
         self._console.print(line, style=style)
@@ -150,7 +150,7 @@ class Report:
             "thresholds",
             f"generated from {threshold.value:.3f} up, authentic below {threshold.lower:.3f}; false alarms: "
             f"{threshold.max_fpr:.2%} wanted, at most {threshold.fpr_upper95:.2%} with 95% confidence "
-            f"({_plural(threshold.calibration_n, 'camera clip')})",
+            f"({plural(threshold.calibration_n, 'camera clip')})",
         )
         line = time_line(answer.segments, media.duration_s, 48)
         summit = f"  highest {peak.score:.3f} at {_clock(peak.start_s)}" if peak else ""
@@ -158,7 +158,7 @@ class Report:
         self._row(
             "looked at",
             f"{coverage.analysed_s:.1f} s of {coverage.duration_s:.1f} s, "
-            f"{_plural(media.frames_scored, 'frame')}",
+            f"{plural(media.frames_scored, 'frame')}",
         )
         self._row(
             "media",
@@ -263,9 +263,9 @@ def _written(trail: Trail) -> str:
         f"frames {trail.gop}" if trail.gop else "",
         f"a key frame every {trail.keyframe_interval:g}" if trail.keyframe_interval else "",
         f"brands {' '.join(trail.brands)}" if trail.brands else "",
-        _plural(trail.edit_lists, "edit list") if trail.edit_lists else "",
+        plural(trail.edit_lists, "edit list") if trail.edit_lists else "",
         f"tracks {' + '.join(trail.tracks)}" if len(trail.tracks) > 1 else "",
-        f"{_plural(trail.trailing_bytes, 'byte')} behind its end" if trail.trailing_bytes else "",
+        f"{plural(trail.trailing_bytes, 'byte')} behind its end" if trail.trailing_bytes else "",
     ]
     return ", ".join(filter(None, facts))
 
@@ -376,7 +376,3 @@ def _clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")

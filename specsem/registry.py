@@ -17,6 +17,7 @@ __all__ = ["DEFAULT_MODEL", "ModelRecord", "get_model", "list_models", "models_d
 
 DEFAULT_MODEL = "specsem-compact"
 WEIGHTS_FILE = "model.safetensors"
+VALIDATION_FILE = "validation.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,16 @@ class ModelRecord:
             return None
         self._verify(self.folder / name, self.files[name])
         return self.folder / name
+
+    def validation(self) -> dict[str, Any]:
+        """What it did to clips that it had not seen, by condition, as ``specsem.evaluation.tables`` has it;
+        empty where it was never judged."""
+        try:
+            text = (self.folder / VALIDATION_FILE).read_text(encoding="utf-8")
+        except OSError:
+            return {}
+        conditions: dict[str, Any] = json.loads(text)["conditions"]
+        return conditions
 
     def _verify(self, path: Path, sha256: str) -> None:
         try:

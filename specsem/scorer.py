@@ -66,7 +66,7 @@ class ClipVerdict:
     outside: Mapping[Reason, tuple[float, float]] = field(default_factory=dict)
     """What lies outside of the model's domain: the measure, and its limit."""
     attribution: Attribution | None = None
-    """Which family of generators it looks like, if it is generated; None where the model can't tell any."""
+    """Which family of generators a ``generated`` one looks like; None where the model can't tell any."""
 
 
 class Scorer:
@@ -182,7 +182,7 @@ class Scorer:
             segments=segments,
             scores=scores,
             outside=outside,
-            attribution=self._attribute(scores),
+            attribution=self._attribute(scores) if verdict == "generated" else None,
         )
 
     def _outside(self, clip: Clip, scores: Sequence[WindowScore]) -> dict[Reason, tuple[float, float]]:

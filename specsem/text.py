@@ -1,6 +1,11 @@
-"""Text of others, shown to people."""
+"""Text that is shown to people."""
 
-__all__ = ["visible"]
+__all__ = ["plural", "visible"]
+
+
+def plural(count: int, what: str) -> str:
+    """``1 window``, ``2 windows``."""
+    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def visible(text: str) -> str:

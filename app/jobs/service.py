@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import logging
-import re
 import secrets
 import shutil
 import time
@@ -18,6 +17,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from app.audit import Event, Trail
 from app.engines import Engine
+from app.folders import ID_PATTERN
 from app.jobs.database import DB_THREADS, open_database
 from app.jobs.feedback import Feedback, FeedbackStore, Said, Waiting
 from app.jobs.fetching import Fetched, Fetcher, name_of
@@ -46,7 +46,6 @@ logger = logging.getLogger("specsem.app")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-ID_PATTERN = re.compile(r"[0-9a-f]{32}")
 ORPHAN_S = 900.0
 """A folder without a row is left alone for so long: its row may be on the way."""
 SWEEP_S = 3600.0

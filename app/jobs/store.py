@@ -337,9 +337,8 @@ class JobStore(Store):
     def finish(self, job: JobRow, finished: Finished, *, ttl_s: float) -> bool:
         """End a job. False: the lease is another's, or the job is gone; nothing was written then."""
         ended = _held(job).values(**self._ending(finished, ttl_s))
-        messages = finished.messages(
-            job.id
-        )  # before the transaction: a long time line takes its time to read
+        # Before the transaction: a long time line takes its time to read.
+        messages = finished.messages(job.id)
         with self._session(self._writing) as session:
             if not hit(session, ended):
                 return False

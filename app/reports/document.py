@@ -1,6 +1,5 @@
 """What a report says: the record that is signed, and the sentences in it."""
 
-import json
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -8,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.jobs.table import JobRow
 from specsem import __version__
+from specsem.explain import WHOLE
 from specsem.registry import list_models
 from specsem.result import Model, ScoredFile
 
@@ -132,9 +132,8 @@ def _time(epoch_s: float) -> datetime:
 def _card(model: Model) -> Card | None:
     """Of the very weights that gave the score. None: they are registered no longer, or were never judged."""
     record = next((r for r in list_models() if (r.name, r.sha256) == (model.name, model.sha256)), None)
-    if record is None or not (validation := record.folder / "validation.json").is_file():
+    if record is None or not (conditions := record.validation()):
         return None
-    conditions = json.loads(validation.read_text(encoding="utf-8"))["conditions"]
     return Card(
         licence=record.licence,
         summary=record.summary,
@@ -175,7 +174,7 @@ def _gaps(result: ScoredFile, pictures: list[Picture], card: Card | None) -> lis
     """What could not be checked, or was not."""
     gaps: list[Gap] = []
     coverage, evidence, c2pa = result.coverage, result.evidence, result.provenance.c2pa
-    if coverage.fraction < 0.995:
+    if coverage.fraction < WHOLE:
         gaps.append(
             Gap(
                 about="coverage",

@@ -116,10 +116,10 @@ async def list_jobs(
 
 
 @router.get("/{job_id}", summary="A job and its answer", responses=problems("job_not_found"))
-async def get(job_id: JobId, parts: Services, tenant: Tenant, sender: Sender) -> Job:
+async def get(job_id: JobId, parts: Services, sender: Sender) -> Job:
     """Its state, how far it is, its answer once there is one, and what was said of that."""
-    job = described(await parts.jobs.find(tenant, job_id))
-    said = await parts.jobs.feedback(tenant, job_id)
+    job = described(await parts.jobs.find(sender.tenant, job_id))
+    said = await parts.jobs.feedback(sender.tenant, job_id)
     return job.model_copy(update={"feedback": FeedbackSummary.of(said, actor=sender.key)})
 
 

@@ -1,8 +1,5 @@
 """``/v1/models`` and ``/v1/policies``: what the verdicts stand on."""
 
-import json
-from typing import Any
-
 from fastapi import APIRouter
 
 from app.routes._openapi import KEYED, problems
@@ -15,7 +12,6 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1", tags=["Models"], dependencies=KEYED)
 
 
-VALIDATION_FILE = "validation.json"
 CONDITION = "as-is"
 
 
@@ -57,12 +53,8 @@ def policies(parts: Services) -> PolicyList:
 
 
 def _measured(record: ModelRecord, policy: str) -> Measured | None:
-    """From the cross-validation that lies beside the weights (``specsem.evaluation.tables``)."""
-    try:
-        text = (record.folder / VALIDATION_FILE).read_text(encoding="utf-8")
-    except OSError:
-        return None
-    found: dict[str, Any] = json.loads(text)["conditions"].get(CONDITION, {})
+    """From the cross-validation that lies beside the weights."""
+    found = record.validation().get(CONDITION, {})
     rates = found.get("policies", {}).get(policy)
     if rates is None:
         return None

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from typing import ParamSpec, TypeVar
 from sqlalchemy import Engine as Database
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.folders import ID_PATTERN
 from app.jobs.table import DeliveryRow, DeliveryStatus, WebhookRow
 from app.outbound import Outbound
 from app.problems import Problem
@@ -26,7 +26,6 @@ logger = logging.getLogger("specsem.app")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-ID_PATTERN = re.compile(r"[0-9a-f]{32}")
 THREADS = 2
 LOOK_S = 15.0
 PURGE_S = 3600.0

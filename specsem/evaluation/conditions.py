@@ -46,7 +46,7 @@ _CHUNK = 8
 _PRESETS = {
     "libx264": {"preset": "medium"},
     "libx265": {"preset": "fast"},
-    # One thread: run by root, it gives several real-time priority, and what starts after them inherits it.
+    # One thread: run by root, its threads have real-time priority.
     "libsvtav1": {"preset": "8", "svtav1-params": "lp=1"},
 }
 """Slower than training's, as those who publish encode."""
