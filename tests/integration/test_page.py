@@ -239,8 +239,8 @@ def test_keyboard_alone_reaches_everything(browser: Any, doubles: Server, tmp_pa
             reached.append(visit.focused())
         assert reached[0] == "skip"
         assert {"picker", "thorough"} <= set(reached)
-        page.focus("#picker")
         with page.expect_file_chooser() as chooser:
+            page.focus("#picker")  # in here: the browser has begun to listen for choosers when it is done
             page.keyboard.press("Space")
         chooser.value.set_files(str(fake(tmp_path, "a.mp4", "SCORE:0.97")))
         page.wait_for_selector(".job[data-verdict]")

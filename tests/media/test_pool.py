@@ -225,8 +225,9 @@ def test_child_loads_no_more_than_it_needs(odd_pool: DecoderPool, tmp_path: Path
 def test_killed_in_mid_job(monkeypatch: pytest.MonkeyPatch, video: Path, tmp_path: Path) -> None:
     monkeypatch.setattr(pool_module, "_WORKER_MODULE", "tests.media.misbehaving")
     (tmp_path / "bad").write_text("hang" + " " * 20)
-    with DecoderPool(workers=2) as pool, ThreadPoolExecutor(1) as threads:
-        pool.decode(video, PLAN)
+    with DecoderPool(workers=2) as pool, ThreadPoolExecutor(2) as threads:
+        together = threading.Barrier(2)  # both have started: one that dies before that is no file's fault
+        list(threads.map(lambda _: (together.wait(10), pool.decode(video, PLAN)), range(2)))
         victims = set(pool.pids())
         doomed = threads.submit(pool.decode, tmp_path / "bad", PLAN)
         assert len(pool.decode(video, PLAN).windows) == 2, "the other worker goes on"
