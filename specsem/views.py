@@ -23,7 +23,7 @@ from specsem.registry import ModelRecord
 from specsem.result import View
 from specsem.spectral import high_pass, luma
 
-__all__ = ["SPECTRUM_FILE", "CameraSpectrum", "Look", "Picture", "draw", "log_spectrum", "view_plan"]
+__all__ = ["SPECTRUM_FILE", "CameraSpectrum", "Look", "Picture", "draw", "log_spectrum", "seen", "view_plan"]
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
@@ -90,6 +90,12 @@ def view_plan(plan: SamplePlan, starts_s: Sequence[float]) -> SamplePlan:
     return replace(there, frame_side=FRAME_SIDE, frame_fit="squash") if plan.crop_side else there
 
 
+def seen(window: Window) -> UInt8:
+    """The pixels that the spectral branch looks at: a window's crops, or its frames as the only one.
+    (T, N, H, W, C)."""
+    return window.crops_TNHWC if window.crops_TNHWC.size else window.frames_THWC[:, None]
+
+
 def log_spectrum(pixels_TNHWC: UInt8, radius: float) -> Float32:
     """log10 of the magnitude of each spatial frequency of the residual, (H, W), zero frequency in the middle.
 
@@ -121,7 +127,7 @@ def _draw(
     window = look.window
     middle = len(window.frames_THWC) // 2
     at_s = window.start_s + middle / len(window.frames_THWC) * (window.end_s - window.start_s)
-    pixels_TNHWC = window.crops_TNHWC if window.crops_TNHWC.size else window.frames_THWC[:, None]
+    pixels_TNHWC = seen(window)
     squares = _squares(pixels_TNHWC.shape)
 
     def picture(kind: Any, image: Image.Image, caption: str) -> Picture:

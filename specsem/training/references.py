@@ -21,7 +21,7 @@ from specsem.model import SpecSemConfig
 from specsem.registry import get_model, read_model
 from specsem.training.attribution import fit_attributor
 from specsem.training.data import Item, read_manifest
-from specsem.views import SPECTRUM_FILE, log_spectrum
+from specsem.views import SPECTRUM_FILE, log_spectrum, seen
 
 __all__ = ["references"]
 
@@ -76,10 +76,7 @@ def _write_spectrum(path: Path, cameras: Sequence[Item], config: SpecSemConfig, 
         outcomes = decode_items(cameras, "as-is", plan=config.plan(), pool=pool, threads=processes)
         for item, (clip, _) in zip(cameras, outcomes, strict=True):
             if isinstance(clip, Clip):
-                pixels = [
-                    w.crops_TNHWC if w.crops_TNHWC.size else w.frames_THWC[:, None] for w in clip.windows
-                ]
-                spectra.append(np.mean([log_spectrum(x, config.radius) for x in pixels], axis=0))
+                spectra.append(np.mean([log_spectrum(seen(w), config.radius) for w in clip.windows], axis=0))
                 sources.add(item.source)
     if not spectra:
         raise SpecSemError("The manifests hold no camera clip that can be decoded.")
