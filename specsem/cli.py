@@ -671,6 +671,13 @@ def evaluate(
         typer.Option(metavar="NAME...", help="Some of the conditions, e.g. as-is level. [default: all]"),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Only as-is, level and canonical.")] = False,
+    held_out: Annotated[
+        bool,
+        typer.Option(
+            "--held-out",
+            help="All clips of a cross-validation, each by the member that never saw its source.",
+        ),
+    ] = False,
     scores: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE...", help="Judge saved scores (scores.jsonl) instead of scoring."),
@@ -691,6 +698,7 @@ def evaluate(
             split=split.value,
             conditions=conditions or (),
             quick=quick,
+            held_out=held_out,
             scores=scores or (),
             device=device.value,
             processes=processes,

@@ -33,6 +33,9 @@ class ModelRecord:
     folder: Path
     files: dict[str, str] = field(default_factory=dict)
     """What else belongs to it (``specsem references`` makes it), each with its SHA-256."""
+    folds: str = ""
+    """Of a model whose members each left out one fold of cross-validation: which clip was in which
+    (``specsem.training.data.identity_of_folds``)."""
 
     @property
     def weights(self) -> Path:
@@ -126,4 +129,5 @@ def read_model(folder: Path) -> ModelRecord:
         config=fields["config"],
         folder=folder,
         files=fields.get("files", {}),
+        folds=fields.get("folds", ""),
     )

@@ -148,7 +148,7 @@ def score_conditions(
         for name in conditions:
             path = folder / f"{name}.jsonl"
             kept = _kept(path, items)
-            missing = [item for item in items if _item_key(item) not in kept]
+            missing = [item for item in items if item.key not in kept]
             if missing and scorer is None:  # nothing is loaded or started for what is there already
                 scorer = Scorer(model, device=device)
                 pool = stack.enter_context(DecoderPool(workers=max(1, processes)))
@@ -164,8 +164,8 @@ def score_conditions(
                     fold=fold,
                 ):
                     append_score(path, score)
-                    kept[_item_key(score.item)] = score
-            scores += [kept[_item_key(item)] for item in items]
+                    kept[score.item.key] = score
+            scores += [kept[item.key] for item in items]
     return scores
 
 
@@ -211,18 +211,13 @@ def _kept(path: Path, items: Sequence[Item]) -> dict[str, FileScore]:
         return {}
     scores = read_scores(path, partial_last=True)
     write_scores(path, scores)
-    return {_item_key(score.item): score for score in rejoined(scores, items)}
+    return {score.item.key: score for score in rejoined(scores, items)}
 
 
 def rejoined(scores: Iterable[FileScore], items: Sequence[Item]) -> list[FileScore]:
     """Those scores that are of these items, each with its item as the manifest has it."""
-    by_key = {_item_key(item): item for item in items}
-    return [replace(s, item=by_key[_item_key(s.item)]) for s in scores if _item_key(s.item) in by_key]
-
-
-def _item_key(item: Item) -> str:
-    """What names a clip wherever its manifest lies."""
-    return str(item.facts.get("sha256") or item.facts.get("path") or item.path.name)
+    by_key = {item.key: item for item in items}
+    return [replace(s, item=by_key[s.item.key]) for s in scores if s.item.key in by_key]
 
 
 def _line(score: FileScore) -> str:

@@ -7,7 +7,8 @@ manifests' checksums, and is not scored again: a run that was stopped goes on wh
 import hashlib
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from specsem.evaluation.report import build, page
 from specsem.evaluation.tables import Calibrations, cross_fitted
 from specsem.registry import DEFAULT_MODEL, ModelRecord, get_model, read_model
 from specsem.training.calibrate import calibrate_headlines
-from specsem.training.data import Item, read_manifest
+from specsem.training.data import Item, assign_folds, identity_of_folds, read_manifest
+from specsem.training.export import load_network, unstacked, write_members
 
 __all__ = ["evaluate"]
 
@@ -35,6 +37,7 @@ def evaluate(
     split: str = "val",
     conditions: Sequence[str] = (),
     quick: bool = False,
+    held_out: bool = False,
     scores: Sequence[Path] = (),
     device: str = "auto",
     processes: int = 2,
@@ -49,6 +52,9 @@ def evaluate(
         split: ``train``, ``val`` or ``all``.
         conditions: Names of ``specsem.evaluation.conditions``; empty: all that there are.
         quick: Only the conditions that headlines need, where none are named.
+        held_out: Let each clip be judged by the member that never saw its source, of a model that was
+            cross-validated on these manifests: what its card tells can so be measured again, and more. The
+            members are left in ``out/members``.
         scores: Saved scores to judge instead of scoring. Where they are of several folds, thresholds are
             cross-fitted: each fold's clips are judged by what the other folds give.
         device: auto, cpu or cuda.
@@ -59,13 +65,15 @@ def evaluate(
         The report (``specsem.evaluation.report``).
 
     Raises:
-        SpecSemError: an unknown model, condition or split, or nothing to judge.
+        SpecSemError: an unknown model, condition or split, nothing to judge, or held-out clips of a model
+            that was not cross-validated on them.
     """
     try:
         names = [condition(name).name for name in conditions or (QUICK if quick else ())]
     except ValueError as error:
         raise SpecSemError(str(error)) from error
     record = read_model(Path(model)) if (Path(model) / "model.json").is_file() else get_model(model)
+    split = "all" if held_out else split
     items = read_manifest(*data, split=None if split == "all" else split)
     if {item.generated for item in items} != {True, False}:
         raise SpecSemError(f"Split {split!r} of the manifests must hold clips of both labels.")
@@ -74,9 +82,15 @@ def evaluate(
         judged = _saved(scores, items, names)
     else:
         folder = out / "scores" / _identity(record, data)
-        judged = score_conditions(
-            items, names or list(CONDITIONS), folder, model=record, device=device, processes=processes
-        )
+        score = partial(score_conditions, device=device, processes=processes)
+        wanted = names or list(CONDITIONS)
+        if held_out:
+            judged = []
+            for fold, (member, own) in enumerate(_members(record, items, out / "members")):
+                judged += score(own, wanted, folder / str(fold), model=member, fold=str(fold))
+            judged = _by_condition(judged)
+        else:
+            judged = score(items, wanted, folder, model=record)
     calibration = _calibration(judged, record)
     report = build(
         judged,
@@ -84,7 +98,7 @@ def evaluate(
         model=record,
         manifests=data,
         split=split,
-        command=_command(data, model, split, names, scores),
+        command=_command(data, model, split=split, conditions=names, held_out=held_out, scores=scores),
         rounds=rounds,
     )
     if not report["conditions"]:
@@ -101,9 +115,31 @@ def _saved(paths: Sequence[Path], items: Sequence[Item], names: Sequence[str]) -
     found = [s for s in rejoined(read_scores(*paths), items) if s.condition in (names or [s.condition])]
     if not found:
         raise SpecSemError("The saved scores hold no clip of these manifests and this split.")
+    return _by_condition(found)
+
+
+def _by_condition(scores: list[FileScore]) -> list[FileScore]:
     order = {name: place for place, name in enumerate(CONDITIONS)}
-    found.sort(key=lambda s: order.get(s.condition, len(order)))
-    return found
+    return sorted(scores, key=lambda s: order.get(s.condition, len(order)))
+
+
+def _members(
+    model: ModelRecord, items: Sequence[Item], folder: Path
+) -> Iterator[tuple[ModelRecord, list[Item]]]:
+    """Each member of a cross-validated model, with the clips of the fold that it has not seen."""
+    count = int(model.config.get("members", 1))
+    fold_M = assign_folds(items, count)
+    if not model.folds or model.folds != identity_of_folds(items, fold_M):
+        raise SpecSemError(f"{model.name} {model.version} was not cross-validated on just these clips.")
+    members = write_members(
+        folder,
+        unstacked(load_network(model)),
+        name=model.name,
+        version=model.version,
+        summary=model.summary,
+    )
+    for fold, member in enumerate(members):
+        yield member, [item for item, own in zip(items, fold_M, strict=True) if own == fold]
 
 
 def _calibration(scores: Sequence[FileScore], model: ModelRecord) -> Calibration | Calibrations:
@@ -121,11 +157,18 @@ def _identity(model: ModelRecord, data: Sequence[Path]) -> str:
 
 
 def _command(
-    data: Sequence[Path], model: str, split: str, conditions: Sequence[str], scores: Sequence[Path]
+    data: Sequence[Path],
+    model: str,
+    *,
+    split: str,
+    conditions: Sequence[str],
+    held_out: bool,
+    scores: Sequence[Path],
 ) -> str:
     """How this report is made again; folders are left out, they are nobody's business."""
     words = ["specsem", "evaluate", "--data", *(path.name for path in data), "--model", Path(model).name]
     words += ["--split", split]
+    words += ["--held-out"] if held_out else []
     words += ["--conditions", *conditions] if conditions else []
     words += ["--scores", *(path.name for path in scores)] if scores else []
     return shlex.join([*words, "--out", "DIR"])

@@ -23,8 +23,9 @@ from specsem.media import Clip, DecoderPool
 from specsem.registry import read_model
 from specsem.scorer import Scorer, resolve_device
 from specsem.training.data import Item, assign_folds, read_manifest
+from specsem.training.export import UNCALIBRATED
 from specsem.training.loop import TrainConfig
-from specsem.training.run import UNCALIBRATED, Job, Recipe
+from specsem.training.run import Job, Recipe
 
 __all__ = ["MERGING", "SPECTRAL", "VARIANTS", "ablate", "as_markdown", "vary"]
 

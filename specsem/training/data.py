@@ -1,5 +1,6 @@
 """Manifests, their splits and folds by source, and the odds of drawing each item."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from specsem.errors import SpecSemError
 
-__all__ = ["Item", "assign_folds", "balanced_weights", "read_manifest"]
+__all__ = ["Item", "assign_folds", "balanced_weights", "identity_of_folds", "read_manifest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,11 @@ class Item:
     facts: dict[str, Any] = field(default_factory=dict, compare=False)
     weight: float = 1.0
     """How often its manifest is drawn from, beside others."""
+
+    @property
+    def key(self) -> str:
+        """What names a clip wherever its manifest lies."""
+        return str(self.facts.get("sha256") or self.facts.get("path") or self.path.name)
 
 
 def read_manifest(*paths: Path, split: str | None = None, weights: Sequence[float] = ()) -> list[Item]:
@@ -93,6 +99,12 @@ def assign_folds(items: Sequence[Item], count: int, *, seed: int = 0) -> npt.NDA
             fold_of[generated, group] = fold
             filled[fold] += sizes[group]
     return np.array([fold_of[item.generated, item.group] for item in items], np.int64)
+
+
+def identity_of_folds(items: Sequence[Item], fold_M: npt.NDArray[np.int64]) -> str:
+    """A checksum of which clip is in which fold: two that are alike mean the same cross-validation."""
+    lines = sorted(f"{item.key} {fold}" for item, fold in zip(items, fold_M.tolist(), strict=True))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def balanced_weights(items: Sequence[Item]) -> npt.NDArray[np.float64]:

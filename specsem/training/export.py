@@ -8,11 +8,27 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from specsem.calibration import Calibration
+from specsem.calibration import Calibration, DomainLimits
 from specsem.model import SpecSemConfig, SpecSemNet
-from specsem.registry import ModelRecord
+from specsem.registry import ModelRecord, read_model
+from specsem.result import Threshold
 
-__all__ = ["load_network", "reconfigured", "stack_members", "write_model"]
+__all__ = [
+    "UNCALIBRATED",
+    "load_network",
+    "reconfigured",
+    "stack_members",
+    "unstacked",
+    "write_members",
+    "write_model",
+]
+
+UNCALIBRATED = Calibration(
+    slope=1.0,
+    intercept=0.0,
+    policies={"default": Threshold(value=0.5, lower=0.5, max_fpr=1, fpr_upper95=1, calibration_n=0)},
+    domain=DomainLimits(max_distance=1e9),
+)
 
 
 def load_network(model: ModelRecord) -> SpecSemNet:
@@ -56,10 +72,31 @@ def stack_members(nets: Sequence[SpecSemNet]) -> SpecSemNet:
     return stacked.eval()
 
 
+def unstacked(net: SpecSemNet) -> list[SpecSemNet]:
+    """Each member as a network of its own: what ``stack_members`` was given."""
+    members = []
+    for branch in net.branches:
+        member = SpecSemNet(net.config.variant(members=1))
+        member.semantic.load_state_dict(net.semantic.state_dict())
+        member.branches[0].load_state_dict(branch.state_dict())
+        members.append(member.eval())
+    return members
+
+
 def write_model(
-    folder: Path, net: SpecSemNet, calibration: Calibration, *, name: str, version: str, summary: str
+    folder: Path,
+    net: SpecSemNet,
+    calibration: Calibration,
+    *,
+    name: str,
+    version: str,
+    summary: str,
+    folds: str = "",
 ) -> None:
-    """``model.safetensors``, ``model.json`` and ``calibration.json``; what was there is replaced."""
+    """``model.safetensors``, ``model.json`` and ``calibration.json``; what was there is replaced.
+
+    ``folds``: as in ``ModelRecord``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "model.safetensors"
     save_file({key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}, weights)
@@ -72,5 +109,18 @@ def write_model(
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "config": net.config.to_dict(),
     }
+    if folds:
+        record["folds"] = folds
     (folder / "model.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     calibration.save(folder)
+
+
+def write_members(
+    folder: Path, nets: Sequence[SpecSemNet], *, name: str, version: str, summary: str
+) -> list[ModelRecord]:
+    """Each as an uncalibrated model of its own, in a folder by its number, which is that of the fold it has
+    not seen."""
+    folders = [folder / str(number) for number in range(len(nets))]
+    for own, net in zip(folders, nets, strict=True):
+        write_model(own, net, UNCALIBRATED, name=name, version=version, summary=summary)
+    return [read_model(own) for own in folders]

@@ -21,22 +21,27 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from specsem.calibration import Calibration, DomainLimits
 from specsem.errors import SpecSemError
 from specsem.evaluation.conditions import QUICK
 from specsem.evaluation.files import FileScore, score_conditions, write_scores
 from specsem.evaluation.tables import as_markdown, cross_fitted, validation_table
 from specsem.model import SpecSemConfig
 from specsem.registry import read_model
-from specsem.result import Threshold
 from specsem.scorer import resolve_device
 from specsem.semantic import build_tower, load_clip_tower
 from specsem.training.aligned import AutoencoderSpec, train_zoo
 from specsem.training.cache import CropCache, build_cache
 from specsem.training.calibrate import calibrate_headlines
-from specsem.training.data import Item, assign_folds, read_manifest
+from specsem.training.data import Item, assign_folds, identity_of_folds, read_manifest
 from specsem.training.distill import AGAIN, collect_scenes, distill, load_teacher
-from specsem.training.export import load_network, reconfigured, stack_members, write_model
+from specsem.training.export import (
+    UNCALIBRATED,
+    load_network,
+    reconfigured,
+    stack_members,
+    write_members,
+    write_model,
+)
 from specsem.training.loop import TrainConfig, fit
 from specsem.training.semantic_head import (
     MIN_FOLDS_OF_HEADS,
@@ -44,14 +49,7 @@ from specsem.training.semantic_head import (
     fit_semantic_heads,
 )
 
-__all__ = ["UNCALIBRATED", "Job", "Recipe", "train"]
-
-UNCALIBRATED = Calibration(
-    slope=1.0,
-    intercept=0.0,
-    policies={"default": Threshold(value=0.5, lower=0.5, max_fpr=1, fpr_upper95=1, calibration_n=0)},
-    domain=DomainLimits(max_distance=1e9),
-)
+__all__ = ["Job", "Recipe", "train"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +145,10 @@ def train(
 
     calibration = calibrate_headlines(scores)
     if recipe.folds:  # each by itself: what it says of its own fold's clips is what an unseen clip gets
-        for name, member in nets.items():
-            write_model(out / "members" / name, member, UNCALIBRATED, **job.record)
+        write_members(out / "members", list(nets.values()), **job.record)
     net = stack_members(list(nets.values()))
-    write_model(out / "model", net, calibration, **job.record)
+    folds = identity_of_folds(items, fold_M) if recipe.folds else ""
+    write_model(out / "model", net, calibration, folds=folds, **job.record)
     judged_by = cross_fitted(scores, calibrate_headlines) if recipe.folds else calibration
     table = validation_table(scores, judged_by)
     (out / "model" / "validation.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")

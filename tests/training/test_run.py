@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,16 @@ from specsem.errors import SpecSemError
 from specsem.evaluation.conditions import QUICK
 from specsem.evaluation.files import read_scores
 from specsem.evaluation.metrics import summary
+from specsem.evaluation.run import evaluate
 from specsem.media import DecoderPool
 from specsem.model import SpecSemConfig, SpecSemNet
 from specsem.registry import read_model
 from specsem.scorer import Scorer
 from specsem.training.cache import build_cache
 from specsem.training.data import read_manifest
-from specsem.training.export import load_network, write_model
+from specsem.training.export import load_network, unstacked, write_members
 from specsem.training.loop import fit
-from specsem.training.run import UNCALIBRATED, Recipe, train
+from specsem.training.run import Recipe, train
 
 
 def test_from_a_manifest_to_a_model_that_tells_them_apart(drawn_pack: Path, tmp_path: Path) -> None:
@@ -69,6 +71,21 @@ def test_folds_become_members_that_never_saw_what_they_are_judged_on(
         assert record["items"] == sum(s.fold == str(fold) and not s.item.generated for s in scores)
     assert read_model(out / "model").config["members"] == 2
 
+    again = tmp_path / "again"
+    held_out = partial(
+        evaluate, model=str(out / "model"), held_out=True, conditions=["as-is"], device="cpu", rounds=10
+    )
+    assert held_out([drawn_pack], again)["protocol"]["kind"] == "cross-validation"
+    logits = [
+        {(s.fold, s.item.path.name): s.logit for s in found}
+        for found in (scores, read_scores(again / "scores.jsonl"))
+    ]
+    assert logits[0] == pytest.approx(logits[1], abs=1e-4)
+    fewer = drawn_pack.with_name("fewer.jsonl")
+    fewer.write_text("".join(drawn_pack.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(SpecSemError, match="not cross-validated on just these clips"):
+        held_out([fewer], tmp_path / "other")
+
 
 def test_semantic_heads_join_what_the_networks_say(drawn_pack: Path, tmp_path: Path) -> None:
     gated = replace(CONFIG, model=TINY.variant(merging="gate"), steps=10)
@@ -83,15 +100,13 @@ def test_semantic_heads_join_what_the_networks_say(drawn_pack: Path, tmp_path: P
     assert record.config["semantic_head"]
     whole = load_network(record)
     score = next(s for s in read_scores(out / "scores.jsonl", root=drawn_pack.parent) if s.fold == "1")
-    member = SpecSemNet(whole.config.variant(members=1)).eval()
-    member.semantic.load_state_dict(whole.semantic.state_dict())
-    member.branches[0].load_state_dict(whole.branches[1].state_dict())
-    write_model(tmp_path / "one", member, UNCALIBRATED, name="one", version="1", summary="")
+    member = unstacked(whole)[1]
+    (alone,) = write_members(tmp_path / "alone", [member], name="one", version="1", summary="")
     with DecoderPool(workers=1) as pool:
         clip = pool.decode(score.item.path, member.config.plan())
-    alone = Scorer(read_model(tmp_path / "one"), device="cpu").score_windows(clip.windows)
-    assert [w.logit for w in alone] == pytest.approx([w.logit for w in score.windows], abs=1e-3)
-    assert [w.semantic_logit for w in alone] == pytest.approx(
+    windows = Scorer(alone, device="cpu").score_windows(clip.windows)
+    assert [w.logit for w in windows] == pytest.approx([w.logit for w in score.windows], abs=1e-3)
+    assert [w.semantic_logit for w in windows] == pytest.approx(
         [w.semantic_logit for w in score.windows], abs=1e-3
     )
 
