@@ -42,6 +42,7 @@ EventName = Literal[
     "job_expired",
     "report_issued",
     "feedback_given",
+    "feedback_withdrawn",
     "key_created",
     "key_revoked",
     "signing_key_added",

@@ -89,7 +89,10 @@ class FeedbackStore(Store):
     def end(self, tenant: str, job_id: str, *, source: Source, actor: str) -> bool:
         """Let it count no longer. False: nothing does."""
         with self._session(self._writing) as session:
-            return self._end(session, tenant, job_id, source=source, actor=actor)
+            ended = self._end(session, tenant, job_id, source=source, actor=actor)
+            if ended:
+                append(session, Event("feedback_withdrawn", tenant, actor, job_id, {"source": source}))
+        return ended
 
     def current(self, tenant: str, job_id: str) -> list[Feedback]:
         """What counts of what was said of a job, the latest first."""

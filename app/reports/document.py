@@ -196,7 +196,12 @@ def _gaps(result: ScoredFile, pictures: list[Picture], card: Card | None) -> lis
             )
         )
     if result.attribution is None:
-        gaps.append(Gap(about="attribution", text="Which generator it may come from was not asked."))
+        text = (
+            "Which generator it may come from is looked for only where the verdict is that it was generated."
+            if evidence is not None and result.verdict != "generated"
+            else "Which generator it may come from was not asked."
+        )
+        gaps.append(Gap(about="attribution", text=text))
     if c2pa.status in _C2PA_GAPS:
         gaps.append(Gap(about="c2pa", text=_C2PA_GAPS[c2pa.status]))
     if result.provenance.trail is None:

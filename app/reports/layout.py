@@ -355,7 +355,7 @@ def _stability(report: Report) -> list[Block]:
 def _attribution(report: Report) -> list[Block]:
     attribution = report.result.attribution
     if attribution is None:
-        return [Sentences(["It was not asked for."])]
+        return [Sentences([gap.text for gap in report.gaps if gap.about == "attribution"])]
     return [
         Facts(
             [

@@ -87,12 +87,15 @@ def test_feedback_is_written_down_without_its_note(trail: Trail, empty: Engine) 
     feedback = FeedbackStore(empty)
     assert feedback.add("acme", JOB.id, Said("user", "def456", "wrong", "real", "secret note"))
     assert not feedback.add("other", JOB.id, Said("user", "def456", "wrong"))  # and nothing is noted of it
-    told = entries(trail)
-    assert [entry["event"] for entry in told] == ["job_submitted", "job_scored", "feedback_given"]
-    given = told[-1]
+    assert feedback.end("acme", JOB.id, source="user", actor="def456")
+    assert not feedback.end("acme", JOB.id, source="user", actor="def456")
+    *before, given, withdrawn = entries(trail)
+    assert [entry["event"] for entry in before] == ["job_submitted", "job_scored"]
+    assert (given["event"], withdrawn["event"]) == ("feedback_given", "feedback_withdrawn")
+    assert (withdrawn["tenant"], withdrawn["key"], withdrawn["job"]) == ("acme", "def456", JOB.id)
     assert (given["tenant"], given["key"], given["job"]) == ("acme", "def456", JOB.id)
     assert given["details"] == {"source": "user", "opinion": "wrong", "label": "real"}
-    assert "secret note" not in str(told)
+    assert "secret note" not in str(given)
     assert check(trail.links()) == trail.head()
 
 

@@ -26,7 +26,7 @@ from app.jobs.service import Jobs
 from app.jobs.store import Finished
 from app.jobs.table import JobRow
 from app.keys import open_keys
-from app.reports import html, pdf
+from app.reports import document, html, pdf
 from app.reports.document import Picture, Report, compose
 from app.reports.layout import lay_out
 from app.reports.sealing import open_sealed, seal
@@ -210,6 +210,22 @@ def test_a_report_says_what_the_job_says_and_what_it_lacks(served: TestClient) -
         "card",
     }
     assert len(told["limits"]) >= 5
+
+
+@pytest.mark.parametrize(
+    ("verdict", "asked", "told"),
+    [
+        ("authentic", True, "only where the verdict is"),
+        ("generated", True, "not asked"),
+        ("authentic", False, "not asked"),
+    ],
+)
+def test_why_no_family_of_generators_is_named(verdict: Any, asked: bool, told: str) -> None:
+    result = full().result.model_copy(update={"verdict": verdict, "attribution": None})
+    if not asked:
+        result = result.model_copy(update={"evidence": None})
+    (gap,) = [gap for gap in document._gaps(result, [], None) if gap.about == "attribution"]
+    assert told in gap.text
 
 
 def test_what_has_no_answer_has_no_report(tmp_path: Path) -> None:
