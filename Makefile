@@ -65,7 +65,7 @@ lint: $(DEV) ## Check style, format and types
 	$(BIN)/mypy
 
 .PHONY: docs
-docs: $(INSTALLED) ## Make the tables of docs/operations.md anew from the code
+docs: $(INSTALLED) ## Make docs/openapi.json and the tables of docs/operations.md anew from the code
 	$(BIN)/python -m app.reference
 
 .PHONY: screenshots

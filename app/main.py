@@ -48,6 +48,7 @@ from app.reports.issuing import Reports
 from app.resumable import ResumableUploads
 from app.room import Room
 from app.routes import feedback, health, jobs, models, pages, reports, resumable, score, videos, webhooks
+from app.routes._openapi import operation_id, told_as_problems
 from app.scoring import Decoder, Scoring
 from app.services import Parts, Works
 from app.settings import Settings, is_loopback_name, parse_rate
@@ -116,7 +117,7 @@ def create_app(
             app.state.parts = parts
             yield
 
-    app = FastAPI(
+    app = _Application(
         title="SpecSem",
         version=__version__,
         description=DESCRIPTION,
@@ -125,6 +126,7 @@ def create_app(
         redoc_url=None,
         telemetry=NO_SPANS_OF_FASTAPI,
         webhooks=webhooks.messages,
+        generate_unique_id_function=operation_id,
     )
     app.state.model_failed = _stay_unready
     app.state.drain = Drain()
@@ -146,6 +148,12 @@ def create_app(
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
     return app
+
+
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """As it is answered and kept in docs/openapi.json."""
+        return told_as_problems(super().openapi())
 
 
 def _answer_errors(app: FastAPI) -> None:

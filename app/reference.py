@@ -1,8 +1,10 @@
-"""The tables of docs/operations.md, made from the code: ``python -m app.reference`` writes them anew.
+"""What of docs/ is made from the code: ``python -m app.reference`` writes it anew.
 
-They stand between ``<!-- settings -->`` and ``<!-- /settings -->``, and so for each name in `TABLES`.
+The tables of docs/operations.md stand between ``<!-- settings -->`` and ``<!-- /settings -->``, and so for
+each name in `TABLES`. docs/openapi.json is what a service answers at ``/openapi.json``.
 """
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,9 +18,11 @@ from app.observability.metrics import Metrics
 from app.problems import CODES
 from app.settings import Settings
 
-__all__ = ["DOCUMENT", "TABLES", "renewed"]
+__all__ = ["DOCUMENT", "OPENAPI", "TABLES", "openapi", "renewed"]
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "operations.md"
+DOCS = Path(__file__).parent.parent / "docs"
+DOCUMENT = DOCS / "operations.md"
+OPENAPI = DOCS / "openapi.json"
 KINDS = {
     bool: "yes or no",
     int: "whole number",
@@ -97,5 +101,13 @@ def renewed(text: str) -> str:
     return text
 
 
+def openapi() -> str:
+    """The OpenAPI document. It depends on no setting."""
+    from app.main import create_app  # noqa: PLC0415 - brings all of the service
+
+    return json.dumps(create_app(Settings(host="127.0.0.1")).openapi(), indent=1, ensure_ascii=False) + "\n"
+
+
 if __name__ == "__main__":
     DOCUMENT.write_text(renewed(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
+    OPENAPI.write_text(openapi(), encoding="utf-8")

@@ -22,10 +22,9 @@
     ├── UnknownPolicy                  unknown_policy
     ├── FileUnusable                   file_unusable
     ├── Refused                        refused
+    ├── client.ServiceError            as the service says (``specsem.client.errors``)
     └── Cancelled                      cancelled
 """
-
-from typing import ClassVar
 
 __all__ = [
     "Cancelled",
@@ -56,7 +55,7 @@ __all__ = [
 class SpecSemError(Exception):
     """Base of all. ``code`` is stable; ``message`` is one sentence for a person and names no path of ours."""
 
-    code: ClassVar[str] = "internal_error"
+    code: str = "internal_error"
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

@@ -70,6 +70,20 @@ def test_imports_run_one_way(module: str) -> None:
         assert not heavy, "the decoder's process must not pay for torch"
 
 
+def test_the_client_is_a_leaf() -> None:
+    """It comes with an extra, and whoever scores or serves must do without it."""
+    importers = [
+        module
+        for module in modules()
+        if not module.startswith("specsem/client/")
+        and any(within(name, "specsem.client") for name in imports(module))
+    ]
+    assert importers == []
+    program = "import sys, specsem.client; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert {*HEAVY, "av", "fastapi", "sqlalchemy"}.isdisjoint(loaded.stdout.split())
+
+
 def test_only_the_command_line_reaches_elsewhere_by_name() -> None:
     """Its table is the one documented way around the rule; nobody else may import by text."""
     for module in modules():

@@ -9,9 +9,10 @@ from sqlalchemy.orm import Session, defer
 
 from app.audit import Event, append
 from app.jobs.store import Store
-from app.jobs.table import FeedbackRow, JobRow, Label, Opinion, Source
+from app.jobs.table import FeedbackRow, JobRow
 from app.webhooks import outbox
 from app.webhooks.events import feedback_created
+from specsem.records import Label, Opinion, Source
 
 __all__ = ["Feedback", "FeedbackStore", "Said", "Waiting"]
 

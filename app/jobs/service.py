@@ -23,7 +23,7 @@ from app.jobs.feedback import Feedback, FeedbackStore, Said, Waiting
 from app.jobs.fetching import Fetched, Fetcher, name_of
 from app.jobs.files import JobFiles
 from app.jobs.store import Finished, JobStore, KeyTaken, NewJob, Progress
-from app.jobs.table import JobRow, Source, Status
+from app.jobs.table import JobRow
 from app.observability.telemetry import Telemetry
 from app.outbound import Outbound
 from app.problems import Problem
@@ -34,6 +34,7 @@ from app.uploads import Upload, disk_full
 from specsem import __version__
 from specsem.media import TrustList
 from specsem.pipeline import FAST_PATH, Options
+from specsem.records import Source, Status
 from specsem.result import ScoredFile
 
 if TYPE_CHECKING:

@@ -30,11 +30,12 @@ from sqlalchemy.orm import Session, defer
 
 from app.audit import Event, append
 from app.jobs.database import clock, is_sqlite
-from app.jobs.table import FeedbackRow, JobRow, Status
+from app.jobs.table import FeedbackRow, JobRow
 from app.webhooks import outbox
 from app.webhooks.events import Event as Message
 from app.webhooks.events import job_ended
 from specsem.pipeline import Options
+from specsem.records import Status
 from specsem.result import ErrorBody, ScoredFile
 
 __all__ = ["Census", "Finished", "JobStore", "KeyTaken", "NewJob", "Progress", "Store", "hit"]

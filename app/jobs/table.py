@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, Double, Index, MetaData, Text, UniqueConstrai
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from specsem.pipeline import Options
+from specsem.records import Label, Opinion, Source, Status
 
 __all__ = [
     "AuditRow",
@@ -15,25 +16,13 @@ __all__ = [
     "DeliveryRow",
     "DeliveryStatus",
     "DisabledBecause",
-    "EventType",
     "FeedbackRow",
     "JobRow",
     "KeyRow",
-    "Label",
-    "Opinion",
     "SigningKeyRow",
-    "Source",
-    "Status",
     "WebhookRow",
 ]
 
-Status = Literal["queued", "running", "done", "failed", "expired"]
-Opinion = Literal["right", "wrong", "unsure"]
-Label = Literal["real", "generated"]
-Source = Literal["user", "review"]
-"""Who says so: somebody who asked for the answer, or an operator at the queue."""
-EventType = Literal["job.done", "job.failed", "decision.review", "decision.block", "feedback.created"]
-"""What an endpoint may ask for."""
 DeliveryStatus = Literal["pending", "delivered", "dead"]
 DisabledBecause = Literal["requested", "gone"]
 

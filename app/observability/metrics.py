@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from app.batching import Lane
     from app.engines import Engine
     from app.jobs.service import Jobs
-    from app.jobs.table import Status
     from app.resumable import ResumableUploads
     from app.services import Works
     from app.videos import VideoStore
+    from specsem.records import Status
 
 __all__ = ["DeliveryOutcome", "Described", "Metrics", "Outcome", "Release", "Stage"]
 

@@ -3,13 +3,23 @@
 from typing import Any
 
 from fastapi import Security
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel
 
 from app.problems import CODES, MEDIA_TYPE
 from app.schemas import OPTIONS, ProblemDocument
 
-__all__ = ["KEYED", "answered_headers", "file_body", "json_body", "problems", "sent_headers"]
+__all__ = [
+    "KEYED",
+    "answered_headers",
+    "file_body",
+    "json_body",
+    "operation_id",
+    "problems",
+    "sent_headers",
+    "told_as_problems",
+]
 
 KEYED = [
     Security(HTTPBearer(scheme_name="Bearer", auto_error=False)),
@@ -19,6 +29,12 @@ KEYED = [
 (``AccessGuard``)."""
 
 _SCHEMA = {"$ref": "#/components/schemas/ProblemDocument"}
+
+
+def operation_id(route: APIRoute) -> str:
+    """What generated clients call an operation: ``jobs_submit``, ``videos_facts``."""
+    group = str(route.tags[0]).lower().replace(" ", "_") if route.tags else "message"
+    return f"{group}_{route.name}"
 
 
 def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
@@ -49,6 +65,21 @@ def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
             }
         }
     return found
+
+
+def told_as_problems(schema: dict[str, Any]) -> dict[str, Any]:
+    """The document with the framework's own 422, which never comes, as the problem that comes instead."""
+    answer = {"description": CODES["invalid_request"].title, "content": {MEDIA_TYPE: {"schema": _SCHEMA}}}
+    for methods in schema.get("webhooks", {}).values():
+        for operation in methods.values():
+            operation["responses"].pop("422", None)  # what a receiver answers is its own affair
+    for methods in schema["paths"].values():
+        for operation in methods.values():
+            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                operation["responses"]["422"] = answer
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)
+    return schema
 
 
 def file_body(*, with_json: dict[str, Any] | None = None, options: bool = False) -> dict[str, Any]:

@@ -8,7 +8,15 @@ from app.jobs.feedback import Said, Waiting
 from app.routes._openapi import KEYED, json_body, problems
 from app.routes._requests import Cursor, cursor_of, place_of, read_json
 from app.routes.jobs import JobId, described
-from app.schemas import Decision, Feedback, FeedbackGiven, FeedbackSummary, ReviewItem, ReviewQueue
+from app.schemas import (
+    Decision,
+    FeedbackGiven,
+    FeedbackSummary,
+    ReviewItem,
+    ReviewQueue,
+    feedback_of,
+    summary_of,
+)
 from app.services import Parts, Sender, Services, Tenant
 
 __all__ = ["router"]
@@ -89,7 +97,7 @@ async def undo(job_id: JobId, parts: Services, sender: Sender) -> None:
 
 
 async def _summary(parts: Parts, sender: Sender, job_id: str) -> FeedbackSummary:
-    return FeedbackSummary.of(await parts.jobs.feedback(sender.tenant, job_id), actor=sender.key)
+    return summary_of(await parts.jobs.feedback(sender.tenant, job_id), actor=sender.key)
 
 
 def _item(waiting: Waiting) -> ReviewItem:
@@ -98,6 +106,6 @@ def _item(waiting: Waiting) -> ReviewItem:
             "job": described(waiting.job, with_result=False),
             "verdict": waiting.job.verdict,
             "margin": waiting.job.margin,
-            "reports": [Feedback.of(row) for row in waiting.reports],
+            "reports": [feedback_of(row) for row in waiting.reports],
         }
     )

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.jobs.service import Order
-from app.jobs.table import JobRow, Status
+from app.jobs.table import JobRow
 from app.problems import Problem
 from app.routes._openapi import KEYED, file_body, problems
 from app.routes._requests import (
@@ -27,9 +27,10 @@ from app.routes._requests import (
     wants_fresh,
 )
 from app.routes.videos import STORED, UPLOAD, FileName, arriving, stored
-from app.schemas import FeedbackSummary, Job, JobLinks, JobList, JobProgress, NamedVideo
+from app.schemas import Job, JobLinks, JobList, JobProgress, NamedVideo, summary_of
 from app.services import Sender, Services, Tenant
 from app.uploads import content_type
+from specsem.records import Status
 from specsem.result import ErrorBody
 
 __all__ = ["SUBMIT", "JobId", "accepted", "described", "router"]
@@ -120,7 +121,7 @@ async def get(job_id: JobId, parts: Services, sender: Sender) -> Job:
     """Its state, how far it is, its answer once there is one, and what was said of that."""
     job = described(await parts.jobs.find(sender.tenant, job_id))
     said = await parts.jobs.feedback(sender.tenant, job_id)
-    return job.model_copy(update={"feedback": FeedbackSummary.of(said, actor=sender.key)})
+    return job.model_copy(update={"feedback": summary_of(said, actor=sender.key)})
 
 
 @router.delete("/{job_id}", status_code=204, summary="Delete a job", responses=problems("job_not_found"))

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request
 
 from app.jobs.table import DeliveryStatus
-from app.routes._openapi import KEYED, json_body, problems
+from app.routes._openapi import KEYED, json_body, operation_id, problems
 from app.routes._requests import read_json
 from app.schemas import (
     Delivery,
@@ -166,7 +166,7 @@ async def redeliver_dead(webhook_id: WebhookId, parts: Services, tenant: Tenant)
     return Redelivered(deliveries=await parts.webhooks.redeliver(tenant, webhook_id))
 
 
-messages = APIRouter()
+messages = APIRouter(generate_unique_id_function=operation_id)
 """What receivers get, for the reference."""
 
 

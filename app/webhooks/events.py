@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.jobs.table import EventType, FeedbackRow
+from app.jobs.table import FeedbackRow
 from app.schemas import FeedbackEventData, JobEventData
+from specsem.records import EventType
 from specsem.result import ErrorBody
 
 __all__ = ["PING", "Event", "feedback_created", "job_ended"]

@@ -12,7 +12,7 @@ import pytest
 from app.jobs.database import open_database
 from app.observability.metrics import Metrics
 from app.problems import CODES
-from app.reference import DOCUMENT, renewed
+from app.reference import DOCUMENT, OPENAPI, openapi, renewed
 from app.settings import Settings
 
 TEXT = DOCUMENT.read_text(encoding="utf-8")
@@ -25,6 +25,10 @@ def blocks(language: str) -> list[str]:
 
 def test_its_tables_are_the_code_s() -> None:
     assert renewed(TEXT) == TEXT, "`make docs` writes them anew"
+
+
+def test_the_openapi_document_is_the_service_s() -> None:
+    assert openapi() == OPENAPI.read_text(encoding="utf-8"), "`make docs` writes it anew"
 
 
 def test_a_setting_without_a_meaning_would_show() -> None:

@@ -1,0 +1,297 @@
+"""What the service says of videos, jobs, opinions and refusals: JSON records, one definition for both ends.
+
+``app`` answers with them, ``specsem.client`` reads them. The answer for a file is in ``specsem.result``. Data
+only: nothing here knows how it travels.
+"""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from specsem.result import ErrorBody, ScoredFile, Threshold, Verdict
+
+if TYPE_CHECKING:  # brings PyAV, which no client needs
+    from specsem.media import MediaInfo
+
+__all__ = [
+    "EventType",
+    "Feedback",
+    "FeedbackEvent",
+    "FeedbackEventData",
+    "FeedbackSummary",
+    "Job",
+    "JobEvent",
+    "JobEventData",
+    "JobLinks",
+    "JobList",
+    "JobProgress",
+    "Label",
+    "Measured",
+    "ModelInfo",
+    "ModelList",
+    "Opinion",
+    "PolicyInfo",
+    "PolicyList",
+    "ProblemDocument",
+    "Readiness",
+    "Source",
+    "Status",
+    "Video",
+    "VideoMedia",
+]
+
+Status = Literal["queued", "running", "done", "failed", "expired"]
+"""Of a job."""
+Opinion = Literal["right", "wrong", "unsure"]
+Label = Literal["real", "generated"]
+Source = Literal["user", "review"]
+"""Who says so: somebody who asked for the answer, or an operator at the queue."""
+EventType = Literal["job.done", "job.failed", "decision.review", "decision.block", "feedback.created"]
+"""What an endpoint may ask for."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class VideoMedia(_Record):
+    """Facts of a stored file; ``duration_s`` and ``fps`` come from its timestamps."""
+
+    container: str
+    codec: str
+    width: int = Field(description="Pixels, as displayed.")
+    height: int = Field(description="Pixels, as displayed.")
+    fps: float | None
+    duration_s: float = Field(description="Seconds.")
+
+    @classmethod
+    def of(cls, info: "MediaInfo") -> "VideoMedia":
+        """What of a decoder's facts is kept."""
+        return cls(
+            container=info.container,
+            codec=info.codec,
+            width=info.width,
+            height=info.height,
+            fps=info.fps,
+            duration_s=info.duration_s,
+        )
+
+
+class Video(_Record):
+    """An uploaded video."""
+
+    id: str = Field(
+        description="128 random bits in hexadecimal.", examples=["9f86d081884c7d659a2feaa0c55ad015"]
+    )
+    filename: str = Field(description="The client's name of it, for showing.", examples=["clip.mp4"])
+    bytes: int
+    sha256: str
+    media: VideoMedia
+    created_at: datetime
+    expires_at: datetime = Field(description="It is removed at this time.")
+
+
+class JobProgress(_Record):
+    """How far a job is."""
+
+    stage: str = Field(
+        description="queued, starting, fetch, decode, score or scan, stability, evidence; then as the state.",
+        examples=["scan"],
+    )
+    fraction: float = Field(ge=0, le=1, description="Of all the work.")
+    eta_s: float | None = Field(description="Seconds left, as the time so far lets expect.")
+
+
+class JobLinks(_Record):
+    """Where more is."""
+
+    self: str
+    events: str = Field(description="Server-sent events while it is under way.")
+    views: str = Field(description="Its pictures: this, the name of a view of its evidence, and `.png`.")
+    report: str = Field(description="Signed, once it is done; with `?format=html` or `pdf` for people.")
+
+
+class Job(_Record):
+    """A job."""
+
+    id: str = Field(
+        description="128 random bits in hexadecimal.", examples=["4bf5122f344554c53bde2ebb8cd2b7e3"]
+    )
+    status: Status
+    progress: JobProgress
+    result: Annotated[
+        dict[str, Any] | None,
+        # Not validated anew: it may have been written by another version.
+        WithJsonSchema({"anyOf": [{"$ref": "#/components/schemas/ScoredFile"}, {"type": "null"}]}),
+    ] = Field(description="The answer of a job that is done, as `/v1/score` gives it; not in the list.")
+    error: ErrorBody | None = Field(description="Why it failed.")
+    filename: str = Field(description="The client's name of it, for showing.", examples=["clip.mp4"])
+    bytes: int | None = Field(description="None until it has been fetched.")
+    sha256: str | None = Field(description="None until it has been fetched.")
+    url: str | None = Field(description="Where it is fetched from, without the query.")
+    thorough: bool
+    evidence: bool
+    stability: bool
+    from_store: bool = Field(description="Answered by an earlier job for the same bytes.")
+    created_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    expires_at: datetime | None = Field(description="The answer is removed at this time.")
+    feedback: "FeedbackSummary | None" = Field(
+        None, description="What was said of the answer; not in lists and events."
+    )
+    links: JobLinks
+
+    @property
+    def answer(self) -> ScoredFile | None:
+        """``result`` as a record; None where there is none.
+
+        Fields that only another version knows are left out. Raises ``pydantic.ValidationError`` where one
+        that this version needs is missing or means something else there.
+        """
+        return None if self.result is None else ScoredFile.model_validate(self.result, extra="ignore")
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended: nothing more will come of it."""
+        return self.status in {"done", "failed", "expired"}
+
+
+class JobList(_Record):
+    """A page of jobs."""
+
+    jobs: list[Job]
+    next: str | None = Field(description="`cursor` of the page that follows; none on the last.")
+
+
+class JobEventData(_Record):
+    """What became of a job."""
+
+    job: str = Field(description="Its id.")
+    status: Literal["done", "failed"]
+    verdict: Verdict | None = Field(description="Null where it failed, like `score`.")
+    score: float | None
+    decision: dict[str, Any] | None = Field(description="As in the answer; null where no policy was asked.")
+    error: ErrorBody | None = Field(description="Why it failed.")
+    links: dict[str, str] = Field(description="Paths of this service: `job`, with the whole answer.")
+
+
+class JobEvent(_Record):
+    """The body of a message about a job."""
+
+    type: EventType
+    timestamp: datetime = Field(description="When it happened; the header says when it was sent.")
+    data: JobEventData
+
+
+class FeedbackEventData(_Record):
+    """What somebody said of an answer, without the note."""
+
+    job: str = Field(description="Its id.")
+    source: Source = Field(description="`review`: an operator, at the queue.")
+    opinion: Opinion | None = Field(
+        description="Of the answer. Null: it was inconclusive, and the label is known."
+    )
+    label: Label | None = Field(description="What the video is, if that is known.")
+    verdict: Verdict = Field(description="Of the answer, like `score`.")
+    score: float
+    links: dict[str, str] = Field(description="Paths of this service: `job`, with the whole answer.")
+
+
+class FeedbackEvent(_Record):
+    """The body of a message about feedback."""
+
+    type: EventType
+    timestamp: datetime = Field(description="When it happened; the header says when it was sent.")
+    data: FeedbackEventData
+
+
+class Feedback(_Record):
+    """What was said of an answer."""
+
+    verdict: Opinion | None = Field(
+        description="Of the answer. `null`: it was inconclusive, and the label is known."
+    )
+    label: Label | None
+    note: str
+    source: Source = Field(description="`review`: an operator, at the queue.")
+    created_at: datetime
+
+
+class FeedbackSummary(_Record):
+    """What was said of a job's answer and counts: the latest of each key, at most."""
+
+    right: int
+    wrong: int
+    unsure: int
+    mine: Feedback | None = Field(description="What came with the key that asks, operators' decisions aside.")
+    decision: Feedback | None = Field(description="The latest decision of an operator.")
+
+
+class Measured(_Record):
+    """What a policy did to clips of cameras and generators that the model had not seen."""
+
+    n_generated: int
+    n_real: int
+    generated_called_generated: float = Field(description="Share of the generated clips.")
+    generated_called_generated95: tuple[float, float] | None = Field(
+        description="Its 95% interval, over sources; where it was worked out."
+    )
+    camera_called_generated: float = Field(description="Share of the camera clips.")
+    generated_called_authentic: float
+    camera_called_authentic: float
+    calibration_error: float = Field(description="Expected calibration error of the score, 0..1.")
+
+
+class ModelInfo(_Record):
+    """A registered model."""
+
+    name: str
+    version: str
+    licence: str
+    summary: str
+    sha256: str = Field(description="Of its weights file; empty where none is shipped.")
+    present: bool = Field(description="Whether its weights are on this machine.")
+    active: bool = Field(description="Whether this service scores with it.")
+
+
+class ModelList(_Record):
+    """Every registered model."""
+
+    models: list[ModelInfo]
+
+
+class PolicyInfo(_Record):
+    """Which scores become which verdict, and what that costs in false alarms."""
+
+    name: str
+    active: bool
+    threshold: Threshold
+    measured: Measured | None = Field(description="On clips as delivered; `null`: it was not.")
+
+
+class PolicyList(_Record):
+    """The policies of the active model."""
+
+    policies: list[PolicyInfo]
+
+
+class Readiness(_Record):
+    """Readiness."""
+
+    status: str = Field(examples=["ready"])
+    model: str
+    device: str
+    warm_up_ms: float
+
+
+class ProblemDocument(BaseModel):
+    """A refusal (RFC 9457)."""
+
+    type: str = Field(examples=["/docs#error-not_a_video"])
+    title: str = Field(examples=["Not a video"])
+    status: int = Field(examples=[422])
+    detail: str = Field(examples=["The content is of no container that is opened here."])
+    code: str = Field(description="Stable.", examples=["not_a_video"])
+    errors: list[dict[str, Any]] | None = Field(None, description="Which parts of the request are not valid.")
