@@ -29,6 +29,7 @@ KEYED = [
 (``AccessGuard``)."""
 
 _SCHEMA = {"$ref": "#/components/schemas/ProblemDocument"}
+FRAMEWORKS_OWN = {"$ref": "#/components/schemas/HTTPValidationError"}
 
 
 def operation_id(route: APIRoute) -> str:
@@ -75,7 +76,8 @@ def told_as_problems(schema: dict[str, Any]) -> dict[str, Any]:
             operation["responses"].pop("422", None)  # what a receiver answers is its own affair
     for methods in schema["paths"].values():
         for operation in methods.values():
-            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+            content = operation["responses"].get("422", {}).get("content", {})
+            if content.get("application/json", {}).get("schema") == FRAMEWORKS_OWN:
                 operation["responses"]["422"] = answer
     for name in ("HTTPValidationError", "ValidationError"):
         schema["components"]["schemas"].pop(name, None)
