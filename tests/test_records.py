@@ -22,9 +22,6 @@ def test_an_answer_that_lacks_what_is_needed_is_refused() -> None:
 
 
 def test_what_is_over_is_said() -> None:
-    over = [
-        status
-        for status in ("queued", "running", "done", "failed", "expired")
-        if Job(**JOB | {"status": status}).over
-    ]
+    states = ("queued", "running", "done", "failed", "expired")
+    over = [state for state in states if Job.model_validate(JOB | {"status": state}).over]
     assert over == ["done", "failed", "expired"]

@@ -279,6 +279,10 @@ def test_the_description_names_errors_and_bodies(client: TestClient) -> None:
     assert {"200", "401", "404", "413", "415", "422", "503"} <= set(score["responses"])
     assert "not_a_video" in score["responses"]["422"]["content"]["application/problem+json"]["examples"]
     assert {"ScoredFile", "Video", "ProblemDocument"} <= set(schema["components"]["schemas"])
+    assert "HTTPValidationError" not in client.get("/openapi.json").text, "no refusal looks like that"
+    names = [operation["operationId"] for path in schema["paths"].values() for operation in path.values()]
+    assert len(set(names)) == len(names)
+    assert {"jobs_submit", "videos_upload", "score_score"} <= set(names)
 
 
 def test_serve_says_at_once_that_the_model_is_missing(
