@@ -44,7 +44,7 @@ class Engine(Protocol):
 
     @property
     def policies(self) -> Mapping[str, Threshold]:
-        """The model's thresholds by policy. Raises ``Problem`` ``not_ready`` before it is loaded."""
+        """The model's thresholds by operating point. Raises ``Problem`` ``not_ready`` before it is loaded."""
 
     @property
     def device(self) -> str:
@@ -146,7 +146,8 @@ class LocalEngine:
         from specsem.scorer import Scorer  # noqa: PLC0415
 
         settings = self._settings
-        scorer = Scorer(settings.model, device=settings.device, policy=settings.policy)
+        operating_point = settings.policies().policy(settings.policy).operating_point
+        scorer = Scorer(settings.model, device=settings.device, operating_point=operating_point)
         return scorer, scorer.warm_up()
 
     def check_ready(self) -> None:

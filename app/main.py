@@ -47,7 +47,19 @@ from app.quotas import Failures
 from app.reports.issuing import Reports
 from app.resumable import ResumableUploads
 from app.room import Room
-from app.routes import feedback, health, jobs, models, pages, reports, resumable, score, videos, webhooks
+from app.routes import (
+    feedback,
+    health,
+    jobs,
+    models,
+    pages,
+    policies,
+    reports,
+    resumable,
+    score,
+    videos,
+    webhooks,
+)
 from app.routes._openapi import operation_id, told_as_problems
 from app.scoring import Decoder, Scoring
 from app.services import Parts, Works
@@ -60,8 +72,10 @@ from app.videos import VideoStore
 from app.webhooks.dispatcher import Dispatcher
 from app.webhooks.service import Webhooks
 from specsem import __version__
+from specsem.calibration import Calibration
 from specsem.errors import ModelError, SpecSemError
 from specsem.media import TrustList
+from specsem.policy import Policy, require_supported
 from specsem.registry import get_model
 
 __all__ = ["create_app", "run", "work"]
@@ -71,7 +85,7 @@ logger = logging.getLogger("specsem.app")
 ROUTERS = (
     resumable.creation,
     *(routes.router for routes in (score, videos, resumable, jobs, feedback, reports, webhooks)),
-    *(routes.router for routes in (models, health, pages)),
+    *(routes.router for routes in (models, policies, health, pages)),
 )
 SWEEP_S = 300.0
 LAST_CALL_S = 0.3
@@ -314,6 +328,7 @@ async def _start(works: Works, model_failed: Callable[[SpecSemError], None]) -> 
     engine, telemetry = works.engine, works.telemetry
     try:
         await engine.start(telemetry)
+        works.jobs.decider.require_supported()
     except SpecSemError as error:
         model_failed(error)
     except Exception:
@@ -328,17 +343,22 @@ async def _start(works: Works, model_failed: Callable[[SpecSemError], None]) -> 
 
 async def _note_start(works: Works) -> None:
     """Write down what the verdicts of this process stand on."""
-    record, policy = works.engine.record, works.settings.policy
+    record, decider = works.engine.record, works.jobs.decider
     details = {
         "version": __version__,
         "model": {"name": record.name, "version": record.version, "sha256": record.sha256},
-        "policy": policy,
-        "threshold": works.engine.policies[policy].model_dump(),
+        "policy": _named(decider.active),
+        "shadow": None if decider.shadow is None else _named(decider.shadow),
+        "threshold": works.engine.policies[decider.active.operating_point].model_dump(),
     }
     try:
         await works.jobs.note(Event("service_started", details=details))
     except SQLAlchemyError:
         logger.exception("the start is not in the audit trail")
+
+
+def _named(policy: Policy) -> dict[str, Any]:
+    return {"name": policy.name, "version": policy.version, "sha256": policy.sha256}
 
 
 def _stay_unready(error: SpecSemError) -> None:
@@ -473,7 +493,8 @@ def run(settings: Settings, engine: Engine | None = None, decoder: Decoder | Non
 
     Raises:
         ExposureRefused: the address is open to others and there is no key.
-        ModelError, UnknownPolicy: the model can't be used.
+        ModelError: the model can't be used.
+        UnknownPolicy, PolicyRefused: the policy isn't there, or asks for more than the model can keep.
         CannotServe: the port is taken.
         DataDirUnusable: the data folder can't be written.
         StoreUnusable: the database of jobs can't be used.
@@ -507,7 +528,8 @@ def work(
 
     Raises:
         ExposureRefused: the address of its port is open to others and there is no key.
-        ModelError, UnknownPolicy: the model can't be used.
+        ModelError: the model can't be used.
+        UnknownPolicy, PolicyRefused: the policy isn't there, or asks for more than the model can keep.
         DataDirUnusable: the data folder can't be written.
         StoreUnusable: the database of jobs can't be used.
         TrustListUnusable: the trust list can't be read.
@@ -606,9 +628,15 @@ def _check(settings: Settings, engine: Engine | None) -> None:
     """Say now, in a sentence, what would otherwise be a trace from the middle of a start."""
     settings.make_data_dir()
     settings.trust_list()
+    book = settings.policies()
+    wanted = [book.policy(name) for name in (settings.policy, settings.policy_shadow) if name]
     open_database(settings.database_address, settings.data_dir).dispose()
     if engine is None:
-        get_model(settings.model).verified_weights()  # not by a service that never gets ready
+        record = get_model(settings.model)
+        record.verified_weights()  # not by a service that never gets ready
+        points = Calibration.load(record.folder).policies
+        for policy in wanted:
+            require_supported(policy, points)
 
 
 def _bounds(settings: Settings) -> Bounds:

@@ -72,6 +72,7 @@ CODES: dict[str, Code] = {
     "video_not_found": Code(404, "No such video"),
     "job_not_found": Code(404, "No such job"),
     "view_not_found": Code(404, "No such picture"),
+    "policy_not_found": Code(404, "No such policy"),
     "webhook_not_found": Code(404, "No such webhook"),
     "delivery_not_found": Code(404, "No such delivery"),
     "feedback_not_found": Code(404, "No such feedback"),

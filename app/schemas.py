@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.jobs.table import DeliveryRow, DeliveryStatus, DisabledBecause, FeedbackRow, WebhookRow
 from specsem.pipeline import Options
+from specsem.policy import SURFACE
 from specsem.records import (
     EventType,
     Feedback,
@@ -30,16 +31,16 @@ from specsem.records import (
     Opinion,
     PolicyInfo,
     PolicyList,
+    PolicyRule,
     ProblemDocument,
     Readiness,
     Video,
     VideoMedia,
 )
-from specsem.result import Model, Verdict
+from specsem.result import Action, Model, Verdict
 
 __all__ = [
     "OPTIONS",
-    "Decision",
     "Delivery",
     "DeliveryList",
     "Feedback",
@@ -59,8 +60,10 @@ __all__ = [
     "ModelList",
     "NamedVideo",
     "NewWebhook",
+    "OperatorDecision",
     "PolicyInfo",
     "PolicyList",
+    "PolicyRule",
     "ProblemDocument",
     "Readiness",
     "Redelivered",
@@ -90,6 +93,16 @@ OPTIONS = {
 """What may be asked for beyond the fast path: names of ``specsem.pipeline.Options``."""
 
 
+Surface = Annotated[
+    str,
+    Field(
+        description="Where the video is to appear, by a name of yours, such as `ads`: policies may ask.",
+        pattern=f"{SURFACE}|^$",
+        examples=["ads"],
+    ),
+]
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -108,6 +121,7 @@ class NamedVideo(_Record):
     thorough: bool = Field(False, description=OPTIONS["thorough"])
     evidence: bool = Field(False, description=OPTIONS["evidence"])
     stability: bool = Field(False, description=OPTIONS["stability"])
+    surface: Surface = ""
 
     @property
     def options(self) -> Options:
@@ -302,7 +316,7 @@ class FeedbackGiven(_Record):
     note: Note = ""
 
 
-class Decision(_Record):
+class OperatorDecision(_Record):
     """What an operator says of a video."""
 
     label: Label | Literal["unsure"] = Field(description="What it is.")
@@ -339,6 +353,7 @@ class ReviewItem(_Record):
 
     job: Job = Field(description="Without its `result`.")
     verdict: Verdict
+    action: Action | None = Field(description="What the policy decided.")
     margin: float = Field(description="Distance of the score from the nearer threshold, 0..1.")
     reports: list[Feedback] = Field(description="What was said against it, or in doubt.")
 

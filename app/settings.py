@@ -21,6 +21,7 @@ from sqlalchemy.exc import ArgumentError
 from app.outbound import Rules, parse_host
 from specsem.errors import SpecSemError
 from specsem.media import Limits, TrustList
+from specsem.policy import PolicyBook
 from specsem.provenance import read_trust_list
 
 __all__ = [
@@ -187,7 +188,19 @@ class Settings(BaseSettings):
     )
     model: str = Field("specsem-compact", description="Registered model that gives the scores.")
     device: str = Field("auto", description="auto, cpu or cuda.")
-    policy: str = Field("default", description="Which thresholds make a verdict of a score.")
+    policy: str = Field(
+        "default",
+        description="Policy that decides what is to be done: its name, or `name@version`. Without a version, "
+        "the highest.",
+    )
+    policy_file: Path | None = Field(
+        None, description="File of policies (JSON) beside those that ship. Read at the start."
+    )
+    policy_shadow: str | None = Field(
+        None,
+        description="Another policy that is evaluated, logged and counted beside that one, and decides "
+        "nothing.",
+    )
 
     # Uploads and the store.
     max_upload_bytes: int = Field(4 * GIB, gt=0, description="Largest video accepted, in bytes.")
@@ -404,6 +417,14 @@ class Settings(BaseSettings):
             TrustListUnusable: it can't be read, or is something else.
         """
         return read_trust_list(self.c2pa_trust_list) if self.c2pa_trust_list else None
+
+    def policies(self) -> PolicyBook:
+        """Every policy that ships, and those of the file as it is now.
+
+        Raises:
+            FileUnusable, PolicyRefused: the file can't be read, or holds something else.
+        """
+        return PolicyBook.read(self.policy_file)
 
     @property
     def webhook_rules(self) -> Rules:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from specsem.errors import UnknownPolicy
-from specsem.result import Threshold
+from specsem.result import Reason, Threshold, Verdict
 
-__all__ = ["Calibration", "DomainLimits", "sigmoid"]
+__all__ = ["Calibration", "DomainLimits", "sigmoid", "verdict_at"]
 
 CALIBRATION_FILE = "calibration.json"
 
@@ -24,6 +24,18 @@ CALIBRATION_FILE = "calibration.json"
 def sigmoid(x: float) -> float:
     """1 / (1 + exp(-x)), without overflow."""
     return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))
+
+
+def verdict_at(threshold: Threshold, score: float, outside: Sequence[Reason]) -> tuple[Verdict, list[Reason]]:
+    """The verdict on a score, and why it is inconclusive if it is. What is ``outside`` of the model's domain
+    gets none, whatever the score says."""
+    if outside:
+        return "inconclusive", list(outside)
+    if score >= threshold.value:
+        return "generated", []
+    if score < threshold.lower:
+        return "authentic", []
+    return "inconclusive", ["between_thresholds"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +56,12 @@ class DomainLimits:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Platt scaling of the file's logit, thresholds by policy, and the domain in which they hold."""
+    """Platt scaling of the file's logit, thresholds by operating point, and the domain in which they hold."""
 
     slope: float
     intercept: float
     policies: dict[str, Threshold]
+    """The operating points. Policies of ``specsem.policy`` build on them."""
     domain: DomainLimits = field(default_factory=DomainLimits)
     feature_mean: tuple[float, ...] = ()
     feature_std: tuple[float, ...] = ()
@@ -57,16 +70,16 @@ class Calibration:
         """Calibrated probability that the file is generated, 0..1, at even prior odds."""
         return sigmoid(self.slope * logit + self.intercept)
 
-    def threshold(self, policy: str) -> Threshold:
-        """The thresholds of a policy.
+    def threshold(self, operating_point: str) -> Threshold:
+        """The thresholds of an operating point.
 
         Raises:
-            UnknownPolicy: no policy of this name.
+            UnknownPolicy: the model has none of this name.
         """
-        if policy not in self.policies:
+        if operating_point not in self.policies:
             known = ", ".join(self.policies)
-            raise UnknownPolicy(f"No policy is named {policy!r}; there are: {known}.")
-        return self.policies[policy]
+            raise UnknownPolicy(f"The model has no operating point {operating_point!r}; it has: {known}.")
+        return self.policies[operating_point]
 
     def distance(self, features: Sequence[float]) -> float:
         """Root mean square of the standardised features: about 1 inside the training domain."""

@@ -107,6 +107,23 @@ OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where it 
 TeacherOption = Annotated[
     Path | None, typer.Option("--teacher", metavar="FILE", help="Weights whose features a recipe distils.")
 ]
+PolicyOption = Annotated[
+    str,
+    typer.Option(
+        "--policy",
+        metavar="NAME[@VERSION]",
+        help="What decides what is to be done: one of `specsem policy list`.",
+    ),
+]
+PolicyFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy-file",
+        metavar="FILE",
+        envvar="SPECSEM_POLICY_FILE",
+        help="Policies of yours (JSON) beside those that ship.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]
 TrustOption = Annotated[
     str | None,
@@ -176,9 +193,11 @@ def score(
     ] = False,
     model: ModelOption = DEFAULT_MODEL,
     device: DeviceOption = Device.AUTO,
-    policy: Annotated[
-        str, typer.Option("--policy", metavar="NAME", help="Which false-positive rate decides.")
-    ] = "default",
+    policy: PolicyOption = "default",
+    policy_file: PolicyFileOption = None,
+    surface: Annotated[
+        str, typer.Option("--surface", metavar="NAME", help="Where they are to appear: policies may ask.")
+    ] = "",
     trust_list: Annotated[
         Path | None,
         typer.Option(
@@ -194,11 +213,17 @@ def score(
     Of a folder, every file that holds moving pictures is scored, whatever its name; hidden ones are left out.
     Exits with 0 if all were scored, 1 if some could not be (their lines say why), 2 on wrong usage.
     """
+    from specsem.calibration import Calibration
     from specsem.media import DecoderPool
+    from specsem.policy import PolicyBook, decide, require_supported
     from specsem.provenance import read_trust_list
     from specsem.registry import get_model
 
-    get_model(model)  # an unknown name is refused before anything slow
+    record = get_model(model)  # an unknown name is refused before anything slow
+    decides = PolicyBook.read(policy_file).policy(policy)
+    points = Calibration.load(record.folder).policies if record.present else {}
+    if points:
+        require_supported(decides, points)
     trusted = read_trust_list(trust_list) if trust_list else None
     workers = max(2, min(8, os.cpu_count() or 2))
     with contextlib.ExitStack() as stack:
@@ -208,13 +233,14 @@ def score(
         from specsem.files import find_sources, score_files  # bring torch, while the decoders start
         from specsem.output import JsonLines, PictureFolder, ProgressBar, Report
         from specsem.pipeline import Options
+        from specsem.result import ScoredFile
         from specsem.scorer import Scorer
 
         sources = [_spooled(source, stack) for source in find_sources(paths)]
         writer = JsonLines() if as_json else Report(details=len(sources) == 1)
         files = sum(source.kind != "end_of_folder" for source in sources)
         bar = stack.enter_context(ProgressBar(files))
-        scorer = Scorer(model, device=device.value, policy=policy)
+        scorer = Scorer(model, device=device.value, operating_point=decides.operating_point)
         bar.begin()
         outcomes = score_files(
             sources,
@@ -228,8 +254,11 @@ def score(
         )
         stack.enter_context(contextlib.closing(outcomes))
         for outcome in outcomes:
-            if outcome.answer is not None:
-                writer.write(outcome.answer)
+            if isinstance(answer := outcome.answer, ScoredFile):
+                decision = decide(decides, answer, points, surface=surface)
+                answer = answer.model_copy(update={"decision": decision})
+            if answer is not None:
+                writer.write(answer)
             if outcome.source.kind != "end_of_folder":
                 bar.advance()
     writer.close()

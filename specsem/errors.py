@@ -22,6 +22,7 @@
     ├── UnknownPolicy                  unknown_policy
     ├── FileUnusable                   file_unusable
     ├── Refused                        refused
+    │   └── PolicyRefused              policy_refused
     ├── client.ServiceError            as the service says (``specsem.client.errors``)
     └── Cancelled                      cancelled
 """
@@ -38,6 +39,7 @@ __all__ = [
     "NoVideoStream",
     "NotAVideo",
     "NotFound",
+    "PolicyRefused",
     "Refused",
     "SpecSemError",
     "TooShort",
@@ -174,6 +176,13 @@ class Refused(SpecSemError):
     """What was to be checked does not hold."""
 
     code = "refused"
+
+
+class PolicyRefused(Refused):
+    """A policy that can't be used: it is not written as one, or promises more than the model's calibration
+    can support."""
+
+    code = "policy_refused"
 
 
 class Cancelled(SpecSemError):

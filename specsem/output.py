@@ -152,6 +152,10 @@ class Report:
             f"{threshold.max_fpr:.2%} wanted, at most {threshold.fpr_upper95:.2%} with 95% confidence "
             f"({plural(threshold.calibration_n, 'camera clip')})",
         )
+        if decision := answer.decision:
+            rule = f"by the rule {decision.rule}" if decision.rule else "as no rule applies"
+            policy = f", {rule} of the policy {decision.policy}, version {decision.version}"
+            self._row("decision", Text(decision.action, "bold"), policy)
         line = time_line(answer.segments, media.duration_s, 48)
         summit = f"  highest {peak.score:.3f} at {_clock(peak.start_s)}" if peak else ""
         self._row("time line", f"0:00 {line} {_clock(media.duration_s)}{summit}")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from specsem.result import ErrorBody, ScoredFile, Threshold, Verdict
+from specsem.policy import Rule
+from specsem.result import Action, ActionThreshold, Decision, ErrorBody, ScoredFile, Threshold, Verdict
 
 if TYPE_CHECKING:  # brings PyAV, which no client needs
     from specsem.media import MediaInfo
@@ -33,6 +34,7 @@ __all__ = [
     "Opinion",
     "PolicyInfo",
     "PolicyList",
+    "PolicyRule",
     "ProblemDocument",
     "Readiness",
     "Source",
@@ -133,6 +135,8 @@ class Job(_Record):
     thorough: bool
     evidence: bool
     stability: bool
+    surface: str = Field("", description="Where the video is to appear, as the request said.")
+    action: Action | None = Field(None, description="What the policy decided: of a job that is done.")
     from_store: bool = Field(description="Answered by an earlier job for the same bytes.")
     created_at: datetime | None
     started_at: datetime | None
@@ -172,7 +176,7 @@ class JobEventData(_Record):
     status: Literal["done", "failed"]
     verdict: Verdict | None = Field(description="Null where it failed, like `score`.")
     score: float | None
-    decision: dict[str, Any] | None = Field(description="As in the answer; null where no policy was asked.")
+    decision: Decision | None = Field(description="As in the answer; null where no policy was asked.")
     error: ErrorBody | None = Field(description="Why it failed.")
     links: dict[str, str] = Field(description="Paths of this service: `job`, with the whole answer.")
 
@@ -262,17 +266,36 @@ class ModelList(_Record):
     models: list[ModelInfo]
 
 
+class PolicyRule(Rule):
+    """A rule, and from which score on it acts with this model."""
+
+    threshold: ActionThreshold | None = Field(
+        description="Of the score, where it asks for one by `max_fpr` and the model can keep to that."
+    )
+
+
 class PolicyInfo(_Record):
-    """Which scores become which verdict, and what that costs in false alarms."""
+    """What is done about which answers, and what that costs in false alarms."""
 
     name: str
-    active: bool
-    threshold: Threshold
-    measured: Measured | None = Field(description="On clips as delivered; `null`: it was not.")
+    version: int
+    active: bool = Field(description="Whether this service decides by it.")
+    description: str
+    sha256: str = Field(description="Of all that it says.")
+    operating_point: str = Field(description="Which of the model's thresholds give the verdict.")
+    threshold: Threshold | None = Field(description="These thresholds; `null`: the model has none such.")
+    measured: Measured | None = Field(
+        description="What they did to clips as delivered; `null`: that was not measured."
+    )
+    rules: list[PolicyRule] = Field(
+        description="The first that applies decides. Those for other tenants alone are left out."
+    )
+    otherwise: Action
+    refused: list[str] = Field(description="Why it can't be used with the active model; empty: it can.")
 
 
 class PolicyList(_Record):
-    """The policies of the active model."""
+    """Every policy that is there."""
 
     policies: list[PolicyInfo]
 

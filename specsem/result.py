@@ -6,10 +6,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
+    "Action",
+    "ActionThreshold",
     "Attribution",
     "C2pa",
     "C2paStatus",
     "Coverage",
+    "Decision",
     "ErrorBody",
     "Evidence",
     "FailedFile",
@@ -35,6 +38,8 @@ Verdict = Literal["generated", "authentic", "inconclusive"]
 Reason = Literal[
     "between_thresholds", "too_short", "too_small", "low_quality", "static", "out_of_domain", "unstable"
 ]
+Action = Literal["allow", "label", "review", "block"]
+"""What is to be done about a video."""
 
 
 class _Record(BaseModel):
@@ -223,6 +228,31 @@ class Finding(_Record):
     figures: dict[str, float]
 
 
+class ActionThreshold(_Record):
+    """From which score on a rule acts, and what stands behind that."""
+
+    value: float = Field(ge=0, le=1, description="Scores at or above it.")
+    max_fpr: float = Field(ge=0, le=1, description="The false-positive rate that the rule asks for, at most.")
+    fpr_upper95: float = Field(
+        ge=0, le=1, description="Upper 95% confidence bound of the false-positive rate at `value`."
+    )
+    calibration_n: int = Field(ge=0, description="Camera clips, unseen in training, behind the bound.")
+
+
+class Decision(_Record):
+    """What a policy makes of the answer (``specsem.policy``)."""
+
+    action: Action
+    policy: str = Field(description="Its name.", examples=["default"])
+    version: int = Field(ge=1, description="Of the policy.")
+    rule: str | None = Field(description="The rule that applies; `null`: none does, so it is `otherwise`.")
+    threshold: ActionThreshold | None = Field(
+        description="Of the score, where the rule asks for one; else the rule rests on something else."
+    )
+    reasons: list[Finding] = Field(description="Why, each with its figures.")
+    surface: str = Field("", description="Where the video is to appear, as the request said.")
+
+
 class Model(_Record):
     """Which weights gave the score."""
 
@@ -251,6 +281,7 @@ class ScoredFile(_Record):
     evidence: Evidence | None = Field(None, description="Where it was asked for.")
     stability: Stability | None = Field(None, description="Where it was asked for.")
     attribution: Attribution | None = Field(None, description="Where it was asked for.")
+    decision: Decision | None = Field(None, description="Null in answers that no policy was asked about.")
     model: Model
     timing_ms: dict[str, float]
     warnings: list[str]

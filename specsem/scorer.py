@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from specsem.attribution import Attributor
-from specsem.calibration import Calibration
+from specsem.calibration import Calibration, verdict_at
 from specsem.errors import DeviceLost, ModelError, WeightsCorrupt
 from specsem.media import Clip, Window
 from specsem.model import SpecSemConfig, SpecSemNet
@@ -70,7 +70,7 @@ class ClipVerdict:
 
 
 class Scorer:
-    """A model with its weights, calibration and policy on one device.
+    """A model with its weights, calibration and operating point on one device.
 
     On a CPU one thread owns it: forwards side by side only share the cores. On a GPU two threads may score at
     a time, each on a stream of its own. ``judge`` may run in any.
@@ -85,15 +85,14 @@ class Scorer:
         model: str | ModelRecord = DEFAULT_MODEL,
         *,
         device: str = "auto",
-        policy: str = "default",
+        operating_point: str = "default",
         max_batch: int = 32,
     ) -> None:
         self.record = get_model(model) if isinstance(model, str) else model
         self.device = resolve_device(device)
-        self.policy = policy
         self.calibration = Calibration.load(self.record.folder)
         self.attributor = Attributor.load(self.record)
-        self.threshold = self.calibration.threshold(policy)
+        self.threshold = self.calibration.threshold(operating_point)
         config = SpecSemConfig.from_dict(self.record.config)
         self.plan = config.plan()
         self.max_batch = max_batch
@@ -158,17 +157,7 @@ class Scorer:
         logit = sum(logits) / len(logits)
         score = self.calibration.probability(logit)
         outside = self._outside(clip, scores)
-        reasons = list(outside)
-        verdict: Verdict
-        if reasons:
-            verdict = "inconclusive"
-        elif score >= self.threshold.value:
-            verdict = "generated"
-        elif score < self.threshold.lower:
-            verdict = "authentic"
-        else:
-            verdict = "inconclusive"
-            reasons = ["between_thresholds"]
+        verdict, reasons = verdict_at(self.threshold, score, list(outside))
         segments = [
             Segment(start_s=s.start_s, end_s=s.end_s, score=self.calibration.probability(s.logit))
             for s in scores

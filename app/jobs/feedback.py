@@ -39,7 +39,7 @@ class Waiting:
 
     job: JobRow
     rank: int
-    """0: inconclusive or reported; 1: any other."""
+    """0: inconclusive, reported, or the policy's `review`; 1: any other."""
     reports: Sequence[Feedback]
     """What users said against it or were unsure of."""
 
@@ -106,10 +106,12 @@ class FeedbackStore(Store):
     def waiting(
         self, tenant: str, *, after: tuple[int, float, str] | None, limit: int
     ) -> tuple[list[Waiting], int]:
-        """Answers that no operator has decided on, and how many there are in all: first what is inconclusive
-        or was reported, then the others, each by how near to a threshold they came."""
+        """Answers that no operator has decided on, and how many there are in all: first what is inconclusive,
+        was reported or is the policy's to review, then the others, each by how near to a threshold they came.
+        """
         reported = _said(source="user", opinions=("wrong", "unsure"))
-        rank = case((or_(JobRow.verdict == "inconclusive", reported), 0), else_=1)
+        wanted = or_(JobRow.verdict == "inconclusive", JobRow.action == "review", reported)
+        rank = case((wanted, 0), else_=1)
         undecided = and_(
             JobRow.tenant == tenant, self._has("done"), JobRow.margin.is_not(None), ~_said(source="review")
         )

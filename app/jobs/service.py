@@ -26,6 +26,7 @@ from app.jobs.store import Finished, JobStore, KeyTaken, NewJob, Progress
 from app.jobs.table import JobRow
 from app.observability.telemetry import Telemetry
 from app.outbound import Outbound
+from app.policy import Decider
 from app.problems import Problem
 from app.room import Room
 from app.schemas import Video
@@ -62,6 +63,8 @@ class Order:
     tenant: str
     options: Options = FAST_PATH
     idempotency_key: str | None = None
+    surface: str = ""
+    """Where the video is to appear; empty: it wasn't said."""
     fresh: bool = False
     """Done anew though the store knows the answer."""
     key: str = ""
@@ -70,6 +73,10 @@ class Order:
     def also(self, options: Options) -> "Order":
         """The same, with what these options ask for as well."""
         return replace(self, options=self.options.also(options))
+
+    def on(self, surface: str) -> "Order":
+        """The same for this surface, if one is said."""
+        return replace(self, surface=surface or self.surface)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +101,16 @@ class Jobs:
         outbound: Outbound | None = None,
         trust_list: TrustList | None = None,
     ) -> None:
-        """``outbound`` is for tests: what addresses are fetched through."""
+        """``outbound`` is for tests: what addresses are fetched through.
+
+        Raises:
+            FileUnusable, PolicyRefused, UnknownPolicy: as ``Decider``.
+        """
         self._settings = settings
         self._trust_list = trust_list
         self._engine = engine
         self._telemetry = telemetry or Telemetry()
+        self.decider = Decider(settings, engine, self._telemetry)
         self._files = JobFiles(settings.data_dir / "jobs")
         self.room = Room(
             max_bytes=settings.max_stored_bytes,
@@ -247,7 +259,7 @@ class Jobs:
             return None
         record = self._engine.record
         trusted = self._trust_list
-        parts = (record.name, record.version, record.sha256, self._settings.policy, __version__)
+        parts = (record.name, record.version, record.sha256, self.decider.active.operating_point, __version__)
         return " ".join([*parts, f"{trusted} {trusted.sha256}" if trusted else "nobody trusted"])
 
     # -- what people say of answers -------------------------------------------------------------------------
@@ -319,6 +331,10 @@ class Jobs:
         if made_by is None:
             return None
         return await self._run(self._known_answer, job, sha256, made_by)
+
+    def decided(self, job: NewJob | JobRow, answer: ScoredFile) -> ScoredFile:
+        """A job's answer with what the policy makes of it now, whatever an earlier one made of it."""
+        return self.decider.decide(answer, tenant=job.tenant, surface=job.surface)
 
     async def keep_views(self, job: JobRow, pictures: "Sequence[Picture]") -> None:
         """Keep the pictures of a job, before its answer names them. Raises ``OSError``."""
@@ -430,6 +446,7 @@ class Jobs:
             sha256=sha256,
             options=order.options,
             keep_media=self._settings.keep_media,
+            surface=order.surface,
             idempotency_key=order.idempotency_key,
             url=url,
             url_query=url_query,
@@ -493,7 +510,7 @@ class Jobs:
         except OSError:  # it expired meanwhile, say: then it is made anew
             return None
         answer = ScoredFile.model_validate_json(known.result).model_copy(update={"path": job.filename})
-        return Finished.of(answer, made_by=made_by, from_store=True)
+        return Finished.of(self.decided(job, answer), made_by=made_by, from_store=True)
 
     async def _same_request(self, job: NewJob) -> JobRow:
         assert job.idempotency_key is not None  # noqa: S101 - no key can't be taken
@@ -502,11 +519,12 @@ class Jobs:
             raise Problem("busy", "The job of this Idempotency-Key was just deleted; try again.")
         if _request(first) != _request(job):
             raise Problem(
-                "idempotency_key_reused", "This Idempotency-Key was used for another file or other options."
+                "idempotency_key_reused",
+                "This Idempotency-Key was used for another file, other options or another surface.",
             )
         return first
 
 
-def _request(job: JobRow | NewJob) -> tuple[str | None, Options]:
+def _request(job: JobRow | NewJob) -> tuple[str | None, Options, str]:
     """What makes two requests the same."""
-    return job.url_sha256 or job.sha256, job.options
+    return job.url_sha256 or job.sha256, job.options, job.surface

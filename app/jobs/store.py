@@ -36,7 +36,7 @@ from app.webhooks.events import Event as Message
 from app.webhooks.events import job_ended
 from specsem.pipeline import Options
 from specsem.records import Status
-from specsem.result import ErrorBody, ScoredFile
+from specsem.result import Action, Decision, ErrorBody, ScoredFile, Verdict
 
 __all__ = ["Census", "Finished", "JobStore", "KeyTaken", "NewJob", "Progress", "Store", "hit"]
 
@@ -60,6 +60,7 @@ class NewJob:
     sha256: str | None
     options: Options
     keep_media: bool
+    surface: str = ""
     idempotency_key: str | None = None
     url: str | None = None
     url_query: str | None = field(default=None, repr=False)
@@ -79,29 +80,41 @@ class Finished:
     error_message: str | None = None
     from_store: bool = False
     """By an earlier job for the same bytes."""
-    verdict: str | None = None
+    verdict: Verdict | None = None
     margin: float | None = None
     """As ``JobRow`` has it."""
+    score: float | None = None
+    decision: Decision | None = None
+    """What the policy makes of the result."""
     summary: dict[str, Any] = field(default_factory=dict)
     """What the audit trail keeps of the result."""
 
     @classmethod
     def of(cls, answer: ScoredFile, *, made_by: str | None, from_store: bool = False) -> "Finished":
         """With this answer."""
-        limits = answer.threshold
+        limits, decision = answer.threshold, answer.decision
         return cls(
             result=answer.model_dump_json(),
             made_by=made_by,
             from_store=from_store,
             verdict=answer.verdict,
             margin=min(abs(answer.score - limit) for limit in (limits.value, limits.lower)),
+            score=answer.score,
+            decision=decision,
             summary={
                 "verdict": answer.verdict,
                 "score": answer.score,
                 "threshold": limits.value,
                 "model": answer.model.model_dump(),
+                "decision": decision
+                and {name: getattr(decision, name) for name in ("action", "policy", "version", "rule")},
             },
         )
+
+    @property
+    def action(self) -> Action | None:
+        """What the policy decided."""
+        return None if self.decision is None else self.decision.action
 
     @property
     def status(self) -> Status:
@@ -121,7 +134,7 @@ class Finished:
         error = None
         if self.error_code is not None:
             error = ErrorBody(code=self.error_code, message=self.error_message or "")
-        return job_ended(job_id, result=self.result, error=error)
+        return job_ended(job_id, verdict=self.verdict, score=self.score, decision=self.decision, error=error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,12 +351,10 @@ class JobStore(Store):
     def finish(self, job: JobRow, finished: Finished, *, ttl_s: float) -> bool:
         """End a job. False: the lease is another's, or the job is gone; nothing was written then."""
         ended = _held(job).values(**self._ending(finished, ttl_s))
-        # Before the transaction: a long time line takes its time to read.
-        messages = finished.messages(job.id)
         with self._session(self._writing) as session:
             if not hit(session, ended):
                 return False
-            _tell(session, job.tenant, messages)
+            _tell(session, job.tenant, finished.messages(job.id))
             append(session, finished.event(job.tenant, job.id))
             return True
 
@@ -448,6 +459,7 @@ class JobStore(Store):
             "from_store": finished.from_store,
             "verdict": finished.verdict,
             "margin": finished.margin,
+            "action": finished.action,
             "url_query": None,
             "finished_at": now,
             "expires_at": now + ttl_s,

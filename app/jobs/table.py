@@ -9,6 +9,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from specsem.pipeline import Options
 from specsem.records import Label, Opinion, Source, Status
+from specsem.result import Action
 
 __all__ = [
     "AuditRow",
@@ -70,6 +71,8 @@ class JobRow(Base):
     thorough: Mapped[bool]
     evidence: Mapped[bool] = mapped_column(server_default=false(), default=False)
     stability: Mapped[bool] = mapped_column(server_default=false(), default=False)
+    surface: Mapped[str] = mapped_column(Text, server_default="", default="")
+    """Where the video is to appear, as the client says; empty where it doesn't."""
     keep_media: Mapped[bool]
     idempotency_key: Mapped[str | None] = mapped_column(Text)
 
@@ -85,11 +88,13 @@ class JobRow(Base):
     # What came of it.
     result: Mapped[str | None] = mapped_column(Text)
     made_by: Mapped[str | None] = mapped_column(Text)
-    """Model, version, weights and policy behind the result: what it may be answered for again."""
+    """Model, version, weights and operating point behind the result: what it may be answered for again."""
     verdict: Mapped[str | None] = mapped_column(Text)
     """As in the result."""
     margin: Mapped[float | None] = mapped_column(Double)
     """Distance of the result's score from the threshold that is nearer, 0..1."""
+    action: Mapped[Action | None] = mapped_column(Text)
+    """What the policy decided, as in the result."""
     from_store: Mapped[bool] = mapped_column(server_default=false(), default=False)
     error_code: Mapped[str | None] = mapped_column(Text)
     error_message: Mapped[str | None] = mapped_column(Text)

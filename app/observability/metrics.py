@@ -15,7 +15,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from app.problems import CODES
 from specsem.media import Death
-from specsem.result import ScoredFile, Verdict
+from specsem.result import Action, ScoredFile, Verdict
 
 if TYPE_CHECKING:
     from app.admission import Admission
@@ -104,6 +104,20 @@ class Metrics:
         self._deaths = {cause: deaths.labels(cause) for cause in get_args(Death)}
         verdicts = self._made(Counter, "verdicts", "Verdicts given, jobs' included.", "verdict policy")
         self._verdicts = {verdict: verdicts.labels(verdict, policy) for verdict in get_args(Verdict)}
+        self._decisions = self._made(
+            Counter,
+            "decisions",
+            "Actions decided, for jobs and stored answers too. surface: one that a policy names, or other.",
+            "action surface policy",
+        )
+        shadows = self._made(
+            Counter,
+            "shadow_decisions",
+            "The same by what SPECSEM_POLICY_SHADOW would have decided (shadow).",
+            "action shadow",
+        )
+        actions = get_args(Action)
+        self._shadows = {(one, other): shadows.labels(one, other) for one in actions for other in actions}
         self._scores = self._made(
             Histogram, "score", "Scores given: watch their distribution for drift.", buckets=SCORES
         )
@@ -207,6 +221,14 @@ class Metrics:
         """A verdict was given."""
         self._verdicts[answer.verdict].inc()
         self._scores.observe(answer.score)
+
+    def decision(self, action: Action, surface: str) -> None:
+        """It was decided what to do; ``surface`` is one of few."""
+        self._decisions.labels(action, surface, self._policy).inc()
+
+    def shadow_decision(self, action: Action, shadow: Action) -> None:
+        """The shadow policy would have decided ``shadow``."""
+        self._shadows[action, shadow].inc()
 
     def batch(self, clips: int, released: Release) -> None:
         """A batch goes to the model."""

@@ -5,10 +5,10 @@ from typing import Any
 from fastapi import Security
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPBearer
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from app.problems import CODES, MEDIA_TYPE
-from app.schemas import OPTIONS, ProblemDocument
+from app.schemas import OPTIONS, ProblemDocument, Surface
 
 __all__ = [
     "KEYED",
@@ -104,6 +104,9 @@ def file_body(*, with_json: dict[str, Any] | None = None, options: bool = False)
             "anyOf": [{"type": "boolean"}, {"type": "string", "enum": ["on", "off"]}],
             "description": description,
         }
+    if options:
+        schema = TypeAdapter(Surface).json_schema()
+        content["multipart/form-data"]["schema"]["properties"]["surface"] = schema
     if with_json is not None:
         content["application/json"] = {"schema": with_json}
     return {"requestBody": {"required": True, "content": content}}

@@ -9,27 +9,31 @@ from typing import Annotated, TypeVar
 
 from fastapi import Depends, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from app.problems import Problem
-from app.schemas import OPTIONS
+from app.schemas import OPTIONS, Surface
 from specsem.pipeline import Options
 
 __all__ = [
     "Asked",
     "Cursor",
     "IdempotencyKey",
+    "OnSurface",
     "Preferences",
     "Prefers",
     "asked_in_form",
     "cursor_of",
     "place_of",
     "read_json",
+    "surface_in_form",
     "wants_fresh",
 ]
 
 MAX_JSON_BYTES = 64 * 1024
 _FLAGS = {"true": True, "on": True, "false": False, "off": False, "": False}
+
+_SURFACE: TypeAdapter[str] = TypeAdapter(Surface)
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -58,6 +62,10 @@ def _asked(
 
 Asked = Annotated[Options, Depends(_asked)]
 """What the query asks for."""
+
+
+OnSurface = Annotated[Surface, Query()]
+"""Where the video is to appear, as the query says. What the body says counts for more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +155,20 @@ def asked_in_form(fields: dict[str, str]) -> Options:
         RequestValidationError: one says neither yes nor no (422).
     """
     return Options(**{name: _flag(fields, name) for name in OPTIONS})
+
+
+def surface_in_form(fields: dict[str, str]) -> str:
+    """The surface that the fields of a form name; empty where they name none.
+
+    Raises:
+        RequestValidationError: it is no name (422).
+    """
+    try:
+        return _SURFACE.validate_python(fields.get("surface", ""))
+    except ValidationError as error:
+        raise RequestValidationError(
+            [{**found, "loc": ("body", "surface")} for found in error.errors(include_url=False)]
+        ) from error
 
 
 def _flag(fields: dict[str, str], name: str) -> bool:

@@ -9,9 +9,9 @@ from app.routes._openapi import KEYED, json_body, problems
 from app.routes._requests import Cursor, cursor_of, place_of, read_json
 from app.routes.jobs import JobId, described
 from app.schemas import (
-    Decision,
     FeedbackGiven,
     FeedbackSummary,
+    OperatorDecision,
     ReviewItem,
     ReviewQueue,
     feedback_of,
@@ -60,8 +60,8 @@ async def queue(
     limit: Annotated[int, Query(ge=1, le=100, description="Answers on a page.")] = 50,
     cursor: Cursor = None,
 ) -> ReviewQueue:
-    """Inconclusive and reported answers first, then all others, each by how near to a threshold they came.
-    What an operator has decided, or what has expired, is not in it."""
+    """First what is inconclusive, was reported, or is to be reviewed by the policy, then all others, each by
+    how near to a threshold it came. What an operator has decided, or what has expired, is not in it."""
     after = None
     if cursor:
         rank, margin, job_id = place_of(cursor, PLACE).groups()
@@ -79,11 +79,11 @@ async def queue(
     "/review/{job_id}",
     summary="Decide on an answer",
     responses=problems(*SAY),
-    openapi_extra=json_body(Decision),
+    openapi_extra=json_body(OperatorDecision),
 )
 async def decide(job_id: JobId, request: Request, parts: Services, sender: Sender) -> FeedbackSummary:
     """What an operator says of the video, kept as feedback with the source `review`: it leaves the queue."""
-    decision = await read_json(request, Decision, timeout_s=parts.settings.upload_idle_s)
+    decision = await read_json(request, OperatorDecision, timeout_s=parts.settings.upload_idle_s)
     label = None if decision.label == "unsure" else decision.label
     await parts.jobs.say(sender.tenant, job_id, Said("review", sender.key, label=label, note=decision.note))
     return await _summary(parts, sender, job_id)
@@ -105,6 +105,7 @@ def _item(waiting: Waiting) -> ReviewItem:
         {
             "job": described(waiting.job, with_result=False),
             "verdict": waiting.job.verdict,
+            "action": waiting.job.action,
             "margin": waiting.job.margin,
             "reports": [feedback_of(row) for row in waiting.reports],
         }

@@ -18,12 +18,14 @@ from app.routes._requests import (
     Asked,
     Cursor,
     IdempotencyKey,
+    OnSurface,
     Preferences,
     Prefers,
     asked_in_form,
     cursor_of,
     place_of,
     read_json,
+    surface_in_form,
     wants_fresh,
 )
 from app.routes.videos import STORED, UPLOAD, FileName, arriving, stored
@@ -69,6 +71,7 @@ async def submit(
     sender: Sender,
     prefers: Prefers,
     options: Asked,
+    surface: OnSurface = "",
     filename: FileName = "",
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
@@ -79,19 +82,26 @@ async def submit(
     may hold credentials: nothing of it is shown, and nothing is kept once the job has ended.
 
     Bytes that were scored before with the same model and options are answered at once (`from_store`), unless
-    `Cache-Control: no-cache` is sent. The file is removed once the job has ended.
+    `Cache-Control: no-cache` is sent; the decision is made anew. The file is removed once the job has ended.
     """
-    order = Order(sender.tenant, options, idempotency_key, fresh=wants_fresh(request), key=sender.key)
+    order = Order(
+        sender.tenant,
+        options,
+        idempotency_key,
+        surface=surface,
+        fresh=wants_fresh(request),
+        key=sender.key,
+    )
     if content_type(request)[0] == "application/json":
         asked = await read_json(request, NamedVideo, timeout_s=parts.settings.upload_idle_s)
-        order = order.also(asked.options)
+        order = order.also(asked.options).on(asked.surface)
         if asked.url is not None:
             return accepted(await parts.jobs.submit_url(asked.url, order), prefers)
         assert asked.video is not None  # noqa: S101 - the model wants one of the two
         video, path = await stored(parts, sender.tenant, asked.video)
         return accepted(await parts.jobs.submit_video(video, path, order), prefers)
     async with arriving(request, parts, sender.tenant, filename) as (upload, _):
-        order = order.also(asked_in_form(upload.fields))
+        order = order.also(asked_in_form(upload.fields)).on(surface_in_form(upload.fields))
         return accepted(await parts.jobs.submit_upload(upload, order), prefers)
 
 
@@ -217,6 +227,8 @@ def described(job: JobRow, *, with_result: bool = True) -> Job:
         thorough=job.thorough,
         evidence=job.evidence,
         stability=job.stability,
+        surface=job.surface,
+        action=job.action if status == "done" else None,
         from_store=job.from_store,
         created_at=_time(job.created_at),
         started_at=_time(job.started_at),

@@ -11,10 +11,12 @@ from app.routes._openapi import KEYED, file_body, problems
 from app.routes._requests import (
     Asked,
     IdempotencyKey,
+    OnSurface,
     Preferences,
     Prefers,
     asked_in_form,
     read_json,
+    surface_in_form,
     wants_fresh,
 )
 from app.routes.jobs import SUBMIT, accepted
@@ -53,6 +55,7 @@ async def score(
     sender: Sender,
     prefers: Prefers,
     options: Asked,
+    surface: OnSurface = "",
     filename: FileName = "",
     idempotency_key: IdempotencyKey = None,
 ) -> ScoredFile | Response:
@@ -65,15 +68,26 @@ async def score(
     """
     if not prefers.respond_async:
         parts.engine.check_ready()
-    order = Order(sender.tenant, options, idempotency_key, fresh=wants_fresh(request), key=sender.key)
+    order = Order(
+        sender.tenant,
+        options,
+        idempotency_key,
+        surface=surface,
+        fresh=wants_fresh(request),
+        key=sender.key,
+    )
     if content_type(request)[0] == "application/json":
         return await _score_stored(request, parts, order, prefers)
     async with arriving(request, parts, sender.tenant, filename) as (upload, _):
-        order = order.also(asked_in_form(upload.fields))
+        order = order.also(asked_in_form(upload.fields)).on(surface_in_form(upload.fields))
         if prefers.respond_async or await _is_long(request, parts, prefers, upload):
             return accepted(await parts.jobs.submit_upload(upload, order), prefers)
         work = parts.scoring.score(upload.path, name=upload.name, sha256=upload.sha256, options=order.options)
-        return await unless_gone(request, work)
+        return _decided(parts, order, await unless_gone(request, work))
+
+
+def _decided(parts: Parts, order: Order, answer: ScoredFile) -> ScoredFile:
+    return parts.jobs.decider.decide(answer, tenant=order.tenant, surface=order.surface)
 
 
 async def _is_long(request: Request, parts: Parts, prefers: Preferences, upload: Upload) -> bool:
@@ -90,7 +104,7 @@ async def _score_stored(
     asked = await read_json(request, NamedVideo, timeout_s=parts.settings.upload_idle_s)
     if asked.video is None:
         raise Problem("url_refused", "An address is fetched by a job: send it to POST /v1/jobs.")
-    order = order.also(asked.options)
+    order = order.also(asked.options).on(asked.surface)
     video, path = await stored(parts, order.tenant, asked.video)
     is_long = video.media.duration_s > parts.settings.long_video_s
     if prefers.respond_async or (is_long and not prefers.wait):
@@ -98,6 +112,6 @@ async def _score_stored(
     with parts.admission.permit(tenant=order.tenant):
         work = parts.scoring.score(path, name=video.filename, sha256=video.sha256, options=order.options)
         try:
-            return await unless_gone(request, work)
+            return _decided(parts, order, await unless_gone(request, work))
         except NotFound as error:  # deleted while it waited
             raise Problem("video_not_found", "The video was deleted before it could be scored.") from error

@@ -1,6 +1,5 @@
 """What there is to tell: the types of events and their data (``app.schemas`` describes both to clients)."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,14 +7,14 @@ from typing import Any
 from app.jobs.table import FeedbackRow
 from app.schemas import FeedbackEventData, JobEventData
 from specsem.records import EventType
-from specsem.result import ErrorBody
+from specsem.result import Action, Decision, ErrorBody, Verdict
 
 __all__ = ["PING", "Event", "feedback_created", "job_ended"]
 
 PING = "webhook.ping"
 """Goes to one endpoint, whatever it asked for."""
 
-_DECISIONS: dict[str, EventType] = {"review": "decision.review", "block": "decision.block"}
+_DECISIONS: dict[Action, EventType] = {"review": "decision.review", "block": "decision.block"}
 """By the action of a policy. The others (allow, label) need nobody."""
 
 
@@ -27,22 +26,27 @@ class Event:
     data: Mapping[str, Any]
 
 
-def job_ended(job_id: str, *, result: str | None, error: ErrorBody | None = None) -> list[Event]:
-    """What the end of a job is to others. ``result`` is its answer as JSON; ``error``, why there is none."""
-    answer = {} if result is None else json.loads(result)
-    decision = _decision(answer)
+def job_ended(
+    job_id: str,
+    *,
+    verdict: Verdict | None = None,
+    score: float | None = None,
+    decision: Decision | None = None,
+    error: ErrorBody | None = None,
+) -> list[Event]:
+    """What the end of a job is to others. ``error``: why there is no answer."""
     data = JobEventData(
         job=job_id,
-        status="failed" if result is None else "done",
-        verdict=answer.get("verdict"),
-        score=answer.get("score"),
+        status="done" if error is None else "failed",
+        verdict=verdict,
+        score=score,
         decision=decision,
         error=error,
         links=_links(job_id),
     ).model_dump(mode="json")
-    if result is None:
+    if error is not None:
         return [Event("job.failed", data)]
-    decided = _DECISIONS.get(decision["action"]) if decision else None
+    decided = _DECISIONS.get(decision.action) if decision is not None else None
     return [Event("job.done", data), *([Event(decided, data)] if decided else [])]
 
 
@@ -65,9 +69,3 @@ def feedback_created(row: FeedbackRow) -> Event:
 
 def _links(job_id: str) -> dict[str, str]:
     return {"job": f"/v1/jobs/{job_id}"}
-
-
-def _decision(answer: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a policy made of the answer; None where no policy was asked, as in answers of older versions."""
-    decision = answer.get("decision")
-    return decision if isinstance(decision, dict) and "action" in decision else None
