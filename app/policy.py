@@ -1,15 +1,21 @@
 """What the service decides: by the active policy, with another in its shadow (see ``specsem.policy``)."""
 
 import logging
+from collections.abc import Iterator
+
+from pydantic import ValidationError
 
 from app.engines import Engine
+from app.jobs.database import database_of
+from app.jobs.store import JobStore
 from app.observability.telemetry import Telemetry
 from app.settings import Settings
 from specsem.errors import PolicyRefused
 from specsem.policy import Policy, decide, require_supported
+from specsem.replay import Stored
 from specsem.result import Decision, ScoredFile
 
-__all__ = ["Decider"]
+__all__ = ["Decider", "stored_answers"]
 
 logger = logging.getLogger("specsem.app")
 
@@ -27,6 +33,8 @@ class Decider:
         self.book = settings.policies()
         self.active = self.book.policy(settings.policy)
         self.shadow = self.book.policy(settings.policy_shadow) if settings.policy_shadow else None
+        self.refused = ""
+        """Why the model can't keep what they promise, once that is known."""
         self._engine = engine
         self._metrics = (telemetry or Telemetry()).metrics
         policies = filter(None, (self.active, self.shadow))
@@ -38,8 +46,12 @@ class Decider:
         Raises:
             PolicyRefused: it can't, with the reason.
         """
-        for policy in filter(None, (self.active, self.shadow)):
-            require_supported(policy, self._engine.policies)
+        try:
+            for policy in filter(None, (self.active, self.shadow)):
+                require_supported(policy, self._engine.policies)
+        except PolicyRefused as error:
+            self.refused = error.message
+            raise
 
     def decide(self, answer: ScoredFile, *, tenant: str, surface: str) -> ScoredFile:
         """The answer with the active policy's decision. What the shadow says is logged and counted."""
@@ -82,3 +94,21 @@ class Decider:
         ) as error:  # looked at when the model was loaded: its calibration has changed since
             logger.error("nothing was decided: %s", error.message)
             return None
+
+
+def stored_answers(settings: Settings, tenant: str | None = None) -> Iterator[Stored]:
+    """The answers that the service keeps, whether it runs or not, of one tenant or of all.
+
+    Raises:
+        DataDirUnusable, StoreUnusable: its data folder or its database can't be used.
+    """
+    with database_of(settings) as engine:
+        for row in JobStore(engine).answers(tenant):
+            yield Stored(row.id, _read(row.result or ""), row.tenant, row.surface)
+
+
+def _read(result: str) -> ScoredFile | None:
+    try:
+        return ScoredFile.model_validate_json(result)
+    except ValidationError:  # of another version
+        return None

@@ -39,6 +39,8 @@ class Works:
         if self.jobs.stopping:
             raise stopping()
         self.engine.check_ready()
+        if self.jobs.decider.refused:
+            raise Problem("not_ready", self.jobs.decider.refused)
         if self.jobs.database_away:
             raise Problem("not_ready", "The database of jobs can't be reached.")
         if self.jobs.house.disk_free_bytes < self.settings.min_free_bytes:

@@ -46,6 +46,7 @@ COMMANDS_ELSEWHERE = {
     "signing": "app.signing:open_public_keys",
     "verify": "app.reports.verifying:verify",
     "audit": "app.auditing:open_auditing",
+    "answers": "app.policy:stored_answers",
     "train": "specsem.training.run:train",
     "ablate": "specsem.training.ablation:ablate",
     "evaluate": "specsem.evaluation.run:evaluate",
@@ -74,6 +75,8 @@ app.add_typer(signing)
 audit = typer.Typer(name="audit", help="The audit trail: verify, export, head.", no_args_is_help=True)
 app.add_typer(audit)
 
+policies = typer.Typer(name="policy", help="Policies: list, check, schema, simulate.", no_args_is_help=True)
+app.add_typer(policies)
 webhooks = typer.Typer(
     name="webhooks", help="Webhooks of the service: who is told of what happens.", no_args_is_help=True
 )
@@ -556,6 +559,95 @@ def sign_head() -> None:
     """Print the trail's head, signed: kept elsewhere, it shows later that nothing before it was lost."""
     with _elsewhere("audit")(_settings()) as trail:
         typer.echo(trail.signed_head())
+
+
+@policies.command("list")
+def list_policies(policy_file: PolicyFileOption = None, as_json: JsonOption = False) -> None:
+    """List the policies that ship, and those of a file."""
+    from specsem.output import policies_table
+    from specsem.policy import PolicyBook
+
+    book = PolicyBook.read(policy_file)
+    if not as_json:
+        policies_table(book.policies)
+        return
+    for policy in book.policies:
+        typer.echo(policy.model_dump_json(exclude_defaults=True))
+
+
+@policies.command("check", no_args_is_help=True)
+def check_policies(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Policies, as JSON.")],
+    model: ModelOption = DEFAULT_MODEL,
+) -> None:
+    """Check a file of policies, and show from which score on its rules act with a model.
+
+    Exits with 0 if all can be used, 1 if not (a sentence says why), 2 on wrong usage.
+    """
+    from specsem.calibration import Calibration
+    from specsem.errors import PolicyRefused
+    from specsem.output import rules_table
+    from specsem.policy import PolicyBook, refusals
+    from specsem.registry import get_model
+
+    points = Calibration.load(get_model(model).folder).policies
+    with _refusals():
+        shipped = {str(policy) for policy in PolicyBook.read().policies}
+        own = [policy for policy in PolicyBook.read(file).policies if str(policy) not in shipped]
+        for policy in own:
+            rules_table(policy, points)
+        found = [f"{policy}: {sentence}" for policy in own for sentence in refusals(policy, points)]
+        if found:
+            raise PolicyRefused(" ".join(found))
+
+
+@policies.command("schema")
+def show_schema() -> None:
+    """Print the JSON Schema of a file of policies."""
+    from specsem.policy import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@policies.command("simulate", no_args_is_help=True)
+def simulate(
+    policy: PolicyOption,
+    answers: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE...", help="Lines of `score --json`. [default: the service's answers]"),
+    ] = None,
+    policy_file: PolicyFileOption = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against", metavar="NAME[@VERSION]", help="Compare with this. [default: what was decided then]"
+        ),
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only answers of a tenant. [default: all]")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Replay stored answers under a policy: what would be decided, and what would change. It changes nothing.
+
+    With --json one object a line for each answer of which something else would be made, and a last one with
+    the counts.
+    """
+    from itertools import chain
+
+    from specsem.output import Simulation
+    from specsem.policy import PolicyBook
+    from specsem.replay import read_answers, replay
+
+    book = PolicyBook.read(policy_file)
+    tried, compared = book.policy(policy), book.policy(against) if against else None
+    stored = (
+        chain.from_iterable(map(read_answers, answers))
+        if answers
+        else _elsewhere("answers")(_settings(), tenant)
+    )
+    shown = Simulation(tried, compared, as_json=as_json)
+    for replayed in replay(tried, stored, against=compared):
+        shown.write(replayed)
+    shown.close()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """What the command line prints: JSON lines for machines, a report for people, a progress bar on stderr."""
 
 import contextlib
+import json
 import sys
 import time
 from collections import Counter
@@ -22,9 +23,11 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from specsem.errors import SpecSemError
+from specsem.errors import PolicyRefused, SpecSemError
+from specsem.policy import Policy, threshold_of
 from specsem.registry import ModelRecord
-from specsem.result import FailedFile, ScoredFile, Segment, Trail
+from specsem.replay import Replayed, Skipped
+from specsem.result import FailedFile, ScoredFile, Segment, Threshold, Trail
 from specsem.text import plural, visible
 
 __all__ = [
@@ -32,9 +35,12 @@ __all__ = [
     "PictureFolder",
     "ProgressBar",
     "Report",
+    "Simulation",
     "keys_table",
     "models_table",
+    "policies_table",
     "report_facts",
+    "rules_table",
     "time_line",
 ]
 
@@ -285,6 +291,105 @@ def models_table(records: Sequence[ModelRecord]) -> None:
             record.name, record.version, weights, record.licence, record.sha256[:12], record.summary
         )
     Console().print(table)
+
+
+def policies_table(policies: Sequence[Policy]) -> None:
+    """Print policies, a row each."""
+    table = Table(
+        "policy", "operating point", "rules", "otherwise", "what it is", box=None, header_style="dim"
+    )
+    for policy in policies:
+        rules = ", ".join(f"{rule.name} -> {rule.then}" for rule in policy.rules)
+        table.add_row(
+            str(policy), policy.operating_point, rules, policy.otherwise, escape(policy.description)
+        )
+    Console().print(table)
+
+
+def rules_table(policy: Policy, points: Mapping[str, Threshold]) -> None:
+    """Print the rules of a policy, and from which score on they act with a model's operating points."""
+    table = Table(
+        "rule", "action", "from score", "false alarms", box=None, header_style="dim", title=str(policy)
+    )
+    for rule in policy.rules:
+        acts = rates = "-"
+        if rule.when.max_fpr is not None:
+            try:
+                threshold = threshold_of(rule.when.max_fpr, points)
+                acts = f"{threshold.value:.4f}"
+                rates = (
+                    f"at most {threshold.fpr_upper95:.2%} of {threshold.calibration_n} camera clips, "
+                    f"{threshold.max_fpr:.2%} allowed"
+                )
+            except PolicyRefused:
+                rates = "refused"
+        table.add_row(rule.name, rule.then, acts, rates)
+    table.add_row("(otherwise)", policy.otherwise, "-", "-")
+    Console().print(table)
+
+
+class Simulation:
+    """What would be decided of stored answers: a row for each that changes, and the counts."""
+
+    def __init__(self, policy: Policy, against: Policy | None, *, as_json: bool) -> None:
+        self._policy = policy
+        self._against = against
+        self._json = as_json
+        self._pairs: Counter[tuple[str, str]] = Counter()
+        self._skipped: Counter[str] = Counter()
+        self._console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+    def write(self, replayed: Replayed | Skipped) -> None:
+        """Count one, and print it if something else would be done."""
+        if isinstance(replayed, Skipped):
+            self._skipped[replayed.why] += 1
+            return
+        now, was = replayed.now, replayed.was or "nothing"
+        self._pairs[was, now.action] += 1
+        if not replayed.changed:
+            return
+        if self._json:
+            row = {"id": replayed.stored.id, "was": replayed.was, "now": now.action, "rule": now.rule}
+            self._line(row | {"score": replayed.score})
+            return
+        rule = now.rule or "no rule applies"
+        self._console.print(
+            f"{was:<8} -> {now.action:<8} {replayed.score:.3f}  {visible(replayed.stored.id)}  ({rule})"
+        )
+
+    def close(self) -> None:
+        """Print the counts."""
+        changed = sum(count for (was, now), count in self._pairs.items() if was != now)
+        if self._json:
+            counts = [{"was": was, "now": now, "answers": n} for (was, now), n in sorted(self._pairs.items())]
+            self._line(
+                {
+                    "policy": str(self._policy),
+                    "against": None if self._against is None else str(self._against),
+                    "answers": self._pairs.total(),
+                    "changed": changed,
+                    "counts": counts,
+                    "skipped": dict(self._skipped),
+                }
+            )
+            return
+        than = f"under {self._against}" if self._against else "then"
+        total = plural(self._pairs.total(), "answer")
+        self._console.print(f"{total}, {changed} decided otherwise by {self._policy} than {than}.")
+        for (was, now), count in sorted(self._pairs.items()):
+            self._console.print(f"  {was:<8} -> {now:<8} {count}")
+        for why, count in self._skipped.items():
+            reason = SKIPPED[why]
+            self._console.print(f"  {plural(count, 'answer')} left out: {reason}")
+
+    def _line(self, fields: Mapping[str, Any]) -> None:
+        sys.stdout.write(json.dumps(fields) + "\n")
+
+
+SKIPPED = {
+    "unreadable": "written by another version of SpecSem.",
+    "other_weights": "by weights that are registered no longer, whose thresholds nobody knows.",
+}
 
 
 def keys_table(keys: Sequence[Mapping[str, Any]]) -> None:

@@ -175,6 +175,8 @@ def test_any_name_is_taken_and_a_terminal_never_obeys_one(
     [
         (["--model", "nonesuch"], "No model is named 'nonesuch'"),
         (["--policy", "nonesuch"], "No policy is named 'nonesuch'"),
+        (["--policy", "review"], "no operating point 'review'"),
+        (["--policy-file", "nowhere.json"], "nowhere.json can't be read"),
         (["--device", "abacus"], "abacus"),
         (["--nonesuch"], "No such option"),
         (["--trust-list", "nowhere.pem"], "trust list nowhere.pem can't be read"),

@@ -99,6 +99,7 @@ def test_only_the_command_line_reaches_elsewhere_by_name() -> None:
         "signing",
         "verify",
         "audit",
+        "answers",
         "train",
         "ablate",
         "evaluate",

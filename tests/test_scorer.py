@@ -172,7 +172,7 @@ def test_a_still_has_no_motion_and_a_gray_frame_no_detail(scorer: Scorer) -> Non
 def test_what_is_not_there_is_refused(tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECSEM_MODELS_DIR", str(tiny_models))
     with pytest.raises(UnknownPolicy):
-        Scorer(policy="none-such")
+        Scorer(operating_point="none-such")
     with pytest.raises(ModelError, match="tpu"):
         Scorer(device="tpu")
     if not torch.cuda.is_available():

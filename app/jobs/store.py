@@ -277,6 +277,21 @@ class JobStore(Store):
         with self._session(self._engine) as session:
             return list(session.execute(ordered).scalars())
 
+    def answers(self, tenant: str | None = None, *, at_a_time: int = 100) -> Iterator[JobRow]:
+        """Every job with an answer, of one tenant or of all, in constant memory."""
+        wanted = select(JobRow).where(self._has("done"), JobRow.result.is_not(None))
+        if tenant is not None:
+            wanted = wanted.where(JobRow.tenant == tenant)
+        last = ""
+        while True:
+            with self._session(self._engine) as session:
+                page = wanted.where(JobRow.id > last).order_by(JobRow.id).limit(at_a_time)
+                rows = list(session.execute(page).scalars())
+            yield from rows
+            if len(rows) < at_a_time:
+                return
+            last = rows[-1].id
+
     def remove(self, tenant: str, job_id: str, *, key: str = "") -> bool:
         """Forget a job and what was said of it, whatever it is doing; its worker finds its lease gone.
         False: there is none."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from app.reports.document import Report
-from specsem.result import C2pa, Evidence, Segment, Trail
+from specsem.result import Action, C2pa, Evidence, Segment, Trail
 
 __all__ = [
     "Block",
@@ -26,6 +26,12 @@ ROWS = 60
 """A longer time line is a chart, and in the signed data; as a table nobody would read it."""
 
 VERDICTS = {"generated": "Generated", "authentic": "Authentic", "inconclusive": "Inconclusive"}
+ACTIONS: Mapping[Action, str] = {
+    "allow": "Allow: let it pass",
+    "label": "Label it as generated",
+    "review": "Review: have somebody look at it",
+    "block": "Block it",
+}
 REASONS = {
     "between_thresholds": "The score lies between the two thresholds, where both kinds of video are found.",
     "too_short": "Too little of the video could be analysed.",
@@ -196,6 +202,7 @@ def _sections(report: Report, pictures: Mapping[str, bytes], kid: str) -> Iterat
     result, job = report.result, report.job
     yield Section("The file", [Facts(_file(report))])
     yield Section("The verdict and its basis", _verdict(report))
+    yield Section("What the policy made of it", _decision(report))
     yield Section("The time line", _time_line(report))
     yield Section("Evidence", _evidence(report, pictures))
     yield Section("Stability under delivery", _stability(report))
@@ -274,6 +281,30 @@ def _verdict(report: Report) -> list[Block]:
     ]
     reasons = [_reason(code) for code in result.reasons] + [finding.text for finding in result.findings]
     return [Facts(facts), Sentences(reasons)] if reasons else [Facts(facts)]
+
+
+def _decision(report: Report) -> list[Block]:
+    decision = report.result.decision
+    if decision is None:
+        return [Sentences(["No policy was asked."])]
+    facts = [
+        ("Action", ACTIONS[decision.action]),
+        ("Policy", f"{decision.policy}, version {decision.version}"),
+        ("Rule", decision.rule or "none applies"),
+    ]
+    if decision.surface:
+        facts.append(("Surface", decision.surface))
+    if (threshold := decision.threshold) is not None:
+        facts += [
+            ("Acts from", f"a score of {_threshold(threshold.value)} on"),
+            ("False alarms allowed", f"at most {_rate(threshold.max_fpr)} of camera clips"),
+            (
+                "False alarms shown",
+                f"at most {_rate(threshold.fpr_upper95)} (upper 95% bound from "
+                f"{threshold.calibration_n} clips)",
+            ),
+        ]
+    return [Facts(facts), Sentences([reason.text for reason in decision.reasons])]
 
 
 def _time_line(report: Report) -> list[Block]:

@@ -4,6 +4,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
@@ -12,6 +13,7 @@ from app.jobs.database import migrate, open_database
 from app.jobs.feedback import FeedbackStore, Said
 from app.jobs.store import Finished, JobStore, NewJob
 from specsem.pipeline import Options
+from specsem.result import Action, Decision
 
 JOB = NewJob(
     id="",
@@ -35,11 +37,23 @@ class House:
         self.jobs, self.feedback = JobStore(database), FeedbackStore(database)
 
     def answered(
-        self, number: int, verdict: str, margin: float, *, tenant: str = "", ttl_s: float = 60
+        self,
+        number: int,
+        verdict: Any,
+        margin: float,
+        *,
+        tenant: str = "",
+        ttl_s: float = 60,
+        action: Action | None = None,
     ) -> str:
         job_id = f"{number:032x}"
         result = json.dumps({"verdict": verdict, "score": 0.7, "logit": 1.5})
-        finished = Finished(result=result, made_by="model 1", verdict=verdict, margin=margin)
+        decision = None
+        if action is not None:
+            decision = Decision(action=action, policy="own", version=1, rule=None, threshold=None, reasons=[])
+        finished = Finished(
+            result=result, made_by="model 1", verdict=verdict, margin=margin, decision=decision
+        )
         self.jobs.add(replace(JOB, id=job_id, tenant=tenant), finished=finished, ttl_s=ttl_s)
         return job_id
 
@@ -123,6 +137,13 @@ def test_who_speaks_while_the_job_is_deleted_is_too_late_or_forgotten(house: Hou
         assert house.feedback.current("", job) == []
 
 
+def test_what_the_policy_wants_reviewed_comes_first(house: House) -> None:
+    house.answered(1, "generated", 0.01, action="allow")
+    house.answered(2, "generated", 0.2, action="review")
+    house.answered(3, "inconclusive", 0.1)
+    assert house.queue() == [3, 2, 1]
+
+
 def test_the_order_of_the_queue(house: House) -> None:
     house.answered(1, "generated", 0.05)
     house.answered(2, "authentic", 0.02)
@@ -191,7 +212,7 @@ def test_answers_of_before_are_put_into_the_queue(tmp_path: Path) -> None:
     with engine.execution_options(writes=True).begin() as connection:
         for table in ("feedback", "audit_trail", "signing_keys", "webhooks", "webhook_deliveries"):
             connection.execute(text(f"DROP TABLE {table}"))
-        for column in ("verdict", "margin", "evidence", "stability"):
+        for column in ("verdict", "margin", "evidence", "stability", "surface", "action"):
             connection.execute(text(f"ALTER TABLE jobs DROP COLUMN {column}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0003'"))
     migrate(engine)

@@ -242,9 +242,10 @@ def test_a_model_that_hangs_is_not_alive(tmp_path: Path) -> None:
 def test_models_and_policies(client: TestClient) -> None:
     models = client.get("/v1/models").json()["models"]
     assert "specsem-compact" in [model["name"] for model in models]
-    [policy] = client.get("/v1/policies").json()["policies"]
-    assert (policy["name"], policy["active"]) == ("default", True)
+    [policy, other] = client.get("/v1/policies").json()["policies"]
+    assert (policy["name"], policy["active"], policy["refused"]) == ("default", True, [])
     assert policy["threshold"] == doubles.THRESHOLD.model_dump()
+    assert (other["name"], other["active"], other["threshold"]) == ("review", False, None)
 
 
 def test_the_page_and_the_reference_name_no_other_host(client: TestClient) -> None:

@@ -16,6 +16,7 @@ from app.jobs.store import Finished, JobStore, KeyTaken
 from app.jobs.table import DeliveryRow, WebhookRow
 from app.webhooks import outbox
 from app.webhooks.store import Claimed, Failure, NewEndpoint, TooMany, WebhookStore
+from specsem.result import Action, Decision
 
 DAY_S = 86400.0
 SECRET = "whsec_AAAA"  # noqa: S105 - a stand-in for one
@@ -48,9 +49,11 @@ def endpoint(store: WebhookStore, number: int = 1, *, tenant: str = "", events: 
     return store.add(new, limit=100)
 
 
-def done(**answer: Any) -> Finished:
-    result = {"verdict": "generated", "score": 0.97} | answer
-    return Finished(result=json.dumps(result), made_by="model 1")
+def done(action: Action | None = None) -> Finished:
+    decision = None
+    if action is not None:
+        decision = Decision(action=action, policy="own", version=2, rule="r", threshold=None, reasons=[])
+    return Finished(result="{}", made_by="model 1", verdict="generated", score=0.97, decision=decision)
 
 
 def told(store: WebhookStore, webhook: WebhookRow) -> list[str]:
@@ -216,20 +219,25 @@ def test_every_way_a_job_ends_is_told(jobs: JobStore, store: WebhookStore) -> No
 
 
 @pytest.mark.parametrize(
-    ("decision", "types"),
+    ("action", "types"),
     [
-        ({"action": "review", "policy": "default"}, ["job.done", "decision.review"]),
-        ({"action": "block"}, ["job.done", "decision.block"]),
-        ({"action": "allow"}, ["job.done"]),
+        ("review", ["job.done", "decision.review"]),
+        ("block", ["job.done", "decision.block"]),
+        ("allow", ["job.done"]),
+        ("label", ["job.done"]),
         (None, ["job.done"]),
     ],
 )
-def test_decisions_are_told(jobs: JobStore, store: WebhookStore, decision: Any, types: list[str]) -> None:
+def test_decisions_are_told(
+    jobs: JobStore, store: WebhookStore, action: Action | None, types: list[str]
+) -> None:
     webhook = endpoint(store)
-    jobs.add(job(1), finished=done(decision=decision), ttl_s=60)
+    jobs.add(job(1), finished=done(action), ttl_s=60)
     assert told(store, webhook) == types
-    payloads = [json.loads(claim(store).delivery.payload) for _ in types]
-    assert [payload["data"]["decision"] for payload in payloads] == [decision] * len(types)
+    for _ in types:
+        decision = json.loads(claim(store).delivery.payload)["data"]["decision"]
+        expected = action and {"action": action, "policy": "own", "version": 2}
+        assert (decision and {name: decision[name] for name in ("action", "policy", "version")}) == expected
 
 
 def test_only_who_asked_is_told(jobs: JobStore, store: WebhookStore) -> None:

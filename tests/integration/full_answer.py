@@ -6,8 +6,10 @@ from typing import Any
 from PIL import Image
 
 from specsem.result import (
+    ActionThreshold,
     Attribution,
     C2pa,
+    Decision,
     Evidence,
     Family,
     Finding,
@@ -54,6 +56,15 @@ EXTRAS: dict[str, Any] = {
             Reshipping(name="half_size", score=0.91, verdict="generated"),
             Reshipping(name="reencode", score=0.82, verdict="inconclusive"),
         ],
+    ),
+    "decision": Decision(
+        action="review",
+        policy="moderation",
+        version=3,
+        rule="high-score",
+        threshold=ActionThreshold(value=0.9, max_fpr=0.03, fpr_upper95=0.022, calibration_n=284),
+        reasons=[Finding(code="score_at_rate", text="Few camera clips reach 0.90.", figures={"score": 0.97})],
+        surface="ads",
     ),
     "attribution": Attribution(
         family="wan",

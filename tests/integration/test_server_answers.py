@@ -197,7 +197,7 @@ def test_bad_files_get_a_stable_code_and_leave_nothing(service: Server, tmp_path
 def test_models_policies_and_readiness(service: Server) -> None:
     [model] = httpx.get(f"{service.url}/v1/models").json()["models"]
     assert (model["name"], model["present"], model["active"]) == ("specsem-compact", True, True)
-    [policy] = httpx.get(f"{service.url}/v1/policies").json()["policies"]
+    policy = httpx.get(f"{service.url}/v1/policies/default").json()
     assert (policy["name"], policy["threshold"]["calibration_n"]) == ("default", 60)
     ready = httpx.get(f"{service.url}/readyz").json()
     assert (ready["model"], ready["device"]) == ("specsem-compact 0-tiny", "cpu")

@@ -39,6 +39,7 @@ export function showVerdict(card, job, { file, onDeleted }) {
   else one(view, ".range").remove();
   one(view, ".cost").textContent = words.cost(answer.threshold);
   void odds(view, answer);
+  showDecision(view, answer);
   gauge(one(view, ".gauge"), answer, range);
   fillList(one(view, ".reasons"), answer.findings?.length ? answer.findings.map(({ text }) => text) : answer.reasons.map(words.reason));
   fillList(one(view, ".unchecked"), unchecked(answer));
@@ -92,6 +93,19 @@ export function showProblem(card, problem) {
   one(view, ".failed-detail").textContent = problem.detail;
   one(view, ".failed-code code").textContent = problem.code;
   settle(card, view);
+}
+
+/**
+ * @param {ParentNode} view
+ * @param {ScoredFile} answer
+ */
+function showDecision(view, { decision }) {
+  const section = one(view, ".decision", HTMLElement);
+  if (!decision) return section.remove(); // an answer of before there were policies
+  section.dataset.action = decision.action;
+  one(section, ".action").textContent = words.action(decision.action);
+  one(section, ".decided-by").textContent = words.decidedBy(decision);
+  fillList(one(section, "ul"), decision.reasons.map(({ text }) => text));
 }
 
 /** How common generated videos are where this visitor's come from; the last one said. */

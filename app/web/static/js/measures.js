@@ -26,4 +26,4 @@ export async function measured(limits) {
 }
 
 /** @param {Threshold} limits */
-const policyOf = (limits) => policies.find(({ threshold }) => threshold.value === limits.value && threshold.lower === limits.lower);
+const policyOf = (limits) => policies.find(({ threshold }) => threshold?.value === limits.value && threshold.lower === limits.lower);

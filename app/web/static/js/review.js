@@ -86,9 +86,10 @@ function row(item, index) {
 }
 
 /** @param {ReviewItem} item */
-function why({ verdict, margin, reports }) {
+function why({ verdict, action, margin, reports }) {
   const reported = reports.length ? `reported ${reports.length === 1 ? "once" : `${reports.length} times`}, ` : "";
-  return `${reported}${words.VERDICTS[verdict].toLowerCase()}, ${margin.toFixed(3)} from a threshold`;
+  const asked = action === "review" ? "to be reviewed by the policy, " : "";
+  return `${reported}${asked}${words.VERDICTS[verdict].toLowerCase()}, ${margin.toFixed(3)} from a threshold`;
 }
 
 function showCurrent() {

@@ -43,6 +43,8 @@
  * @typedef {{stable: boolean, spread: number, tried: Reshipping[]}} Stability
  * @typedef {{family: string, probability: number, candidates: {name: string, probability: number}[], basis: string}} Attribution
  * @typedef {{code: string, text: string, figures: Record<string, number>}} Finding
+ * @typedef {"allow" | "label" | "review" | "block"} Action
+ * @typedef {{action: Action, policy: string, version: number, rule: string | null, threshold: {value: number, max_fpr: number, fpr_upper95: number, calibration_n: number} | null, reasons: Finding[], surface: string}} Decision
  *
  * An answer may be older than this page: what came later may be missing.
  * @typedef {object} ScoredFile
@@ -61,6 +63,7 @@
  * @property {Evidence | null} [evidence]
  * @property {Stability | null} [stability]
  * @property {Attribution | null} [attribution]
+ * @property {Decision | null} [decision]
  * @property {{name: string, version: string, sha256: string}} model
  * @property {Record<string, number>} timing_ms
  * @property {string[]} warnings
@@ -85,7 +88,7 @@
  * @property {string | null} created_at
  * @property {FeedbackSummary | null} feedback
  *
- * @typedef {{job: Job, verdict: Verdict, margin: number, reports: Feedback[]}} ReviewItem
+ * @typedef {{job: Job, verdict: Verdict, action: Action | null, margin: number, reports: Feedback[]}} ReviewItem
  * @typedef {{items: ReviewItem[], waiting: number, next: string | null}} ReviewQueue
  *
  * @typedef {object} Measured
@@ -97,7 +100,7 @@
  * @property {number} generated_called_authentic
  * @property {number} camera_called_authentic
  * @property {number} calibration_error
- * @typedef {{name: string, active: boolean, threshold: Threshold, measured: Measured | null}} Policy
+ * @typedef {{name: string, active: boolean, threshold: Threshold | null, measured: Measured | null}} Policy
  *
  * @typedef {{type: string, title: string, status: number, detail: string, code: string}} Problem
  */

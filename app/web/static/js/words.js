@@ -70,6 +70,26 @@ const ORIGINS = {
 /** @type {Record<string, string>} */
 export const VERDICTS = { generated: "Generated", authentic: "Authentic", inconclusive: "Inconclusive" };
 
+/** What the policy says is to be done. @type {Record<string, string>} */
+const ACTIONS = {
+  allow: "Let it pass",
+  label: "Label it as generated",
+  review: "Have somebody look at it",
+  block: "Block it",
+};
+
+/** @param {string} action */
+export const action = (action) => ACTIONS[action] ?? action;
+
+/**
+ * Which rule of which policy says so.
+ * @param {import("./types.js").Decision} decision
+ */
+export function decidedBy({ policy, version, rule, surface }) {
+  const where = surface ? ` for ${surface}` : "";
+  return `By the policy “${policy}”, version ${version}${where}: ${rule ? `rule “${rule}”` : "no rule applies"}.`;
+}
+
 /**
  * @param {string} code
  * @returns {string}
