@@ -82,12 +82,13 @@ def test_the_queue_is_decided_and_undone(client: TestClient) -> None:
     clear, near, open_ = scored(client, 0.99), scored(client, 0.91), scored(client, 0.5)
     ended(client, client.post("/v1/jobs", content=b"BAD:encrypted"))
     found = queue(client)
-    assert [item["job"]["id"] for item in found["items"]] == [open_, near, clear]
-    assert [item["verdict"] for item in found["items"]] == ["inconclusive", "generated", "generated"]
+    assert [item["job"]["id"] for item in found["items"]] == [near, clear, open_]
+    assert [item["verdict"] for item in found["items"]] == ["generated", "generated", "inconclusive"]
+    assert [item["action"] for item in found["items"]] == ["review", "review", "allow"]
     assert (found["waiting"], found["next"], found["items"][0]["job"]["result"]) == (3, None, None)
 
     client.post(f"/v1/jobs/{clear}/feedback", json={"verdict": "unsure", "note": "odd hands"})
-    reported = queue(client)["items"][0]
+    reported = queue(client)["items"][1]
     assert (reported["job"]["id"], reported["reports"][0]["note"]) == (clear, "odd hands")
 
     decided = client.put(f"/v1/review/{near}", json={"label": "real", "note": "known footage"})
@@ -98,7 +99,7 @@ def test_the_queue_is_decided_and_undone(client: TestClient) -> None:
     assert [item["job"]["id"] for item in queue(client)["items"]] == [clear]
     assert client.delete(f"/v1/review/{near}").status_code == 204
     check_problem(client.delete(f"/v1/review/{near}"), 404, "feedback_not_found")
-    assert [item["job"]["id"] for item in queue(client)["items"]] == [clear, near]
+    assert [item["job"]["id"] for item in queue(client)["items"]] == [near, clear]
 
 
 def test_the_queue_is_paged(client: TestClient) -> None:

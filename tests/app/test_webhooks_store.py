@@ -53,7 +53,8 @@ def done(action: Action | None = None) -> Finished:
     decision = None
     if action is not None:
         decision = Decision(action=action, policy="own", version=2, rule="r", threshold=None, reasons=[])
-    return Finished(result="{}", made_by="model 1", verdict="generated", score=0.97, decision=decision)
+    result = json.dumps({"verdict": "generated", "score": 0.97, "logit": 3.4})
+    return Finished(result=result, made_by="model 1", verdict="generated", score=0.97, decision=decision)
 
 
 def told(store: WebhookStore, webhook: WebhookRow) -> list[str]:
@@ -127,7 +128,7 @@ def test_what_is_said_of_an_answer_is_told_without_its_note(
 ) -> None:
     webhook = endpoint(store, events="feedback.created")
     endpoint(store, 2, tenant="other")
-    jobs.add(job(1), finished=done(logit=3.4), ttl_s=60)
+    jobs.add(job(1), finished=done(), ttl_s=60)
     feedback = FeedbackStore(database)
     assert feedback.add("", job(1).id, Said("user", "key", "wrong", "real", "it is mine"))
     assert feedback.add("", job(1).id, Said("review", "key", label="generated"))
@@ -153,7 +154,7 @@ def test_feedback_its_event_and_its_entry_come_together_or_not_at_all(
     database: Engine, jobs: JobStore, store: WebhookStore, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     webhook = endpoint(store, events="feedback.created")
-    jobs.add(job(1), finished=done(logit=3.4), ttl_s=60)
+    jobs.add(job(1), finished=done(), ttl_s=60)
 
     def fail(*_: Any) -> None:
         raise OSError("broken")

@@ -33,6 +33,10 @@ def test_all_that_is_known_is_shown(browser: Any, tmp_path: Path) -> None:
             card = page.locator(".job[data-verdict=generated]")
             card.wait_for()
             visit.until("[...document.images].every(image => image.complete && image.naturalWidth)")
+            assert card.locator(".decision .action").text_content() == "Have somebody look at it"
+            by = "By the policy “moderation”, version 3 for ads: rule “high-score”."
+            assert card.locator(".decision .decided-by").text_content() == by
+            assert card.locator(".decision li").all_text_contents() == ["Few camera clips reach 0.90."]
             assert card.locator(".reasons li").all_text_contents() == ["It scores 0.97, above 0.90."]
             assert card.locator(".range").text_content().startswith("0.82 to 0.97 over 2 other ways")
             assert card.locator(".strip figure").count() == 2

@@ -10,9 +10,9 @@ from serving import DOUBLES, Server, serving, until
 
 pytestmark = NEEDS_BROWSER
 
-SCORES = {"clear.mp4": 0.99, "near.mp4": 0.91, "open.mp4": 0.5, "reported.mp4": 0.98}
+SCORES = {"clear.mp4": 0.01, "near.mp4": 0.09, "open.mp4": 0.5, "reported.mp4": 0.98}
 ORDER = ["reported.mp4", "open.mp4", "near.mp4", "clear.mp4"]
-"""Reported is inconclusive's equal, and nearer to a threshold."""
+"""What was reported, or is the policy's to review, is inconclusive's equal, and here nearer to a threshold."""
 
 
 @pytest.fixture
@@ -48,6 +48,7 @@ def test_the_queue_is_worked_off_by_keys(browser: Any, server: Server) -> None:
         assert names.all_text_contents() == ORDER
         assert page.text_content("#waiting-count") == "4 waiting"
         assert "It is <b>mine</b>." in page.text_content("#reports")
+        assert "reported once, to be reviewed by the policy, generated" in page.text_content("#why")
         page.keyboard.press("r")
         name.get_by_text("open.mp4").wait_for()
         visit.said("reported.mp4: real. 3 left.")
@@ -63,7 +64,7 @@ def test_the_queue_is_worked_off_by_keys(browser: Any, server: Server) -> None:
         page.fill("#note", "grr")  # letters of a note decide nothing
         page.keyboard.press("Tab")
         page.keyboard.press("u")
-        page.locator("#answer .job[data-verdict=generated]").wait_for()
+        page.locator("#answer .job[data-verdict=authentic]").wait_for()
         found = decision(server, jobs["open.mp4"])
         assert (found["verdict"], found["label"], found["note"]) == ("unsure", None, "grr")
 
