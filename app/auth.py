@@ -79,7 +79,7 @@ SCOPES: dict[str, dict[str, frozenset[KeyScope]]] = {
     "/v1/jobs/{id}/report": {"GET": _ANSWERS},
     "/v1/models": {"GET": _ANY},
     "/v1/policies": {"GET": _ANY},
-    "/v1/policies/{name}": {"GET": _ANY},
+    "/v1/policies/{id}": {"GET": _ANY},
     "/v1/policies.schema.json": {"GET": _ANY},
     "/metrics": {"GET": frozenset({KeyScope.METRICS})},
     "/version": {"GET": _ANY},

@@ -12,7 +12,7 @@ pytestmark = NEEDS_BROWSER
 
 SCORES = {"clear.mp4": 0.01, "near.mp4": 0.09, "open.mp4": 0.5, "reported.mp4": 0.98}
 ORDER = ["reported.mp4", "open.mp4", "near.mp4", "clear.mp4"]
-"""What was reported, or is the policy's to review, is inconclusive's equal, and here nearer to a threshold."""
+"""What was reported, or is the policy's to review, is inconclusive's equal, and nearer to a threshold."""
 
 
 @pytest.fixture
