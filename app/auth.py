@@ -53,6 +53,7 @@ PUBLIC = frozenset(
 _SCORE = frozenset({KeyScope.SCORE})
 _JOBS = frozenset({KeyScope.JOBS})
 _REVIEW = frozenset({KeyScope.REVIEW})
+_ADMIN = frozenset({KeyScope.ADMIN})
 _WEBHOOKS = frozenset({KeyScope.WEBHOOKS})
 _ANSWERS = _SCORE | _JOBS | _REVIEW  # who may only score still reads what became of a video made a job
 _ANY = frozenset(KeyScope)
@@ -74,6 +75,12 @@ SCOPES: dict[str, dict[str, frozenset[KeyScope]]] = {
     "/v1/webhooks/{id}/deliveries/{id}": {"GET": _WEBHOOKS},
     "/v1/webhooks/{id}/deliveries/{id}/redeliver": {"POST": _WEBHOOKS},
     "/v1/jobs/{id}/feedback": {"POST": _ANSWERS, "DELETE": _ANSWERS},
+    "/v1/jobs/{id}/appeal": {"POST": _JOBS | _REVIEW},
+    "/v1/jobs/{id}/statement": {"GET": _JOBS | _REVIEW},
+    "/v1/feedback": {"GET": _REVIEW, "POST": _REVIEW},
+    "/v1/feedback/{id}": {"DELETE": _REVIEW},
+    "/v1/drift": {"GET": _ADMIN},
+    "/v1/calibrations": {"GET": _ADMIN},
     "/v1/review": {"GET": _REVIEW},
     "/v1/review/{id}": {"PUT": _REVIEW, "DELETE": _REVIEW},
     "/v1/jobs/{id}/report": {"GET": _ANSWERS},

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,6 +10,7 @@ from app.batching import Batcher, Lane, Liveness
 from app.observability.telemetry import Telemetry
 from app.problems import Problem
 from app.settings import Settings
+from specsem.calibration import Calibration
 from specsem.errors import ModelError, SpecSemError
 from specsem.media import Clip, SamplePlan, Window
 from specsem.registry import ModelRecord
@@ -47,6 +48,21 @@ class Engine(Protocol):
         """The model's thresholds by operating point. Raises ``Problem`` ``not_ready`` before it is loaded."""
 
     @property
+    def calibration(self) -> Calibration:
+        """What makes verdicts of logits. Raises ``Problem`` ``not_ready`` before the model is loaded."""
+
+    @property
+    def shipped(self) -> Calibration:
+        """The model's own calibration. Raises ``Problem`` ``not_ready`` before it is loaded."""
+
+    def use(self, calibration: Calibration | None) -> None:
+        """Judge by another calibration from now on; None: by the model's own.
+
+        Raises:
+            UnknownPolicy, CalibrationUnusable: it doesn't fit the policy, or the model.
+        """
+
+    @property
     def device(self) -> str:
         """Where it runs, such as ``cpu``."""
 
@@ -54,8 +70,13 @@ class Engine(Protocol):
     def warm_up_ms(self) -> float:
         """Milliseconds of the warm-up forward."""
 
-    async def start(self, telemetry: Telemetry | None = None) -> None:
-        """Load and warm up; ``telemetry`` hears of every batch.
+    async def start(
+        self,
+        telemetry: Telemetry | None = None,
+        *,
+        on_loaded: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Load and warm up; ``telemetry`` hears of every batch. ``on_loaded`` is awaited before it is ready.
 
         Raises:
             SpecSemError: the model can't be used.
@@ -112,6 +133,18 @@ class LocalEngine:
         return self._loaded().calibration.policies
 
     @property
+    def calibration(self) -> Calibration:
+        return self._loaded().calibration
+
+    @property
+    def shipped(self) -> Calibration:
+        return self._loaded().shipped
+
+    def use(self, calibration: Calibration | None) -> None:
+        scorer = self._loaded()
+        scorer.use(calibration or scorer.shipped)
+
+    @property
     def device(self) -> str:
         return str(self._loaded().device)
 
@@ -119,9 +152,16 @@ class LocalEngine:
     def warm_up_ms(self) -> float:
         return self._warm_up_ms
 
-    async def start(self, telemetry: Telemetry | None = None) -> None:
+    async def start(
+        self,
+        telemetry: Telemetry | None = None,
+        *,
+        on_loaded: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         try:
             self._scorer, self._warm_up_ms = await asyncio.to_thread(self._load)
+            if on_loaded is not None:
+                await on_loaded()
         except Exception as error:
             self._failure = (
                 error if isinstance(error, SpecSemError) else ModelError("it could not be loaded.")

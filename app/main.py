@@ -31,7 +31,9 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from app.admission import Admission
 from app.audit import Event
 from app.auth import Keyring, check_exposure
+from app.calibrations import CalibrationStore, Follower
 from app.connections import Bounds, Connection
+from app.drift import DriftStore, DriftWatch
 from app.engines import Engine, LocalEngine
 from app.folders import FolderStore
 from app.jobs.database import open_database
@@ -48,6 +50,7 @@ from app.reports.issuing import Reports
 from app.resumable import ResumableUploads
 from app.room import Room
 from app.routes import (
+    drift,
     feedback,
     health,
     jobs,
@@ -85,7 +88,7 @@ logger = logging.getLogger("specsem.app")
 ROUTERS = (
     resumable.creation,
     *(routes.router for routes in (score, videos, resumable, jobs, feedback, reports, webhooks)),
-    *(routes.router for routes in (models, policies, health, pages)),
+    *(routes.router for routes in (models, policies, drift, health, pages)),
 )
 SWEEP_S = 300.0
 LAST_CALL_S = 0.3
@@ -219,6 +222,8 @@ async def _started(
                     scoring=works.scoring,
                     jobs=works.jobs,
                     webhooks=works.webhooks,
+                    calibrations=works.calibrations,
+                    drift=works.drift,
                     telemetry=telemetry,
                     admission=admission,
                     inbox=inbox,
@@ -272,20 +277,32 @@ async def _working(
     await jobs.open()
     if decoder is None:
         decoder = await asyncio.to_thread(_decoder_pool, settings, telemetry, trust_list)
+    watch = DriftWatch(
+        settings, DriftStore(jobs.database), engine, operating_point=jobs.decider.active.operating_point
+    )
     scoring = Scoring(
         decoder,
         engine,
         workers=settings.decode_workers,
         timeout_s=settings.request_timeout_s,
         telemetry=telemetry,
+        on_answer=watch.count,
     )
     telemetry.metrics.build(__version__, settings.commit or await asyncio.to_thread(built_from))
     hooks = Webhooks(settings, jobs.database)
     works = Works(
-        settings=settings, engine=engine, scoring=scoring, jobs=jobs, webhooks=hooks, telemetry=telemetry
+        settings=settings,
+        engine=engine,
+        scoring=scoring,
+        jobs=jobs,
+        webhooks=hooks,
+        calibrations=CalibrationStore(jobs.database),
+        drift=watch,
+        telemetry=telemetry,
     )
     telemetry.metrics.watch(works)
     background = [
+        asyncio.create_task(watch.run()),
         asyncio.create_task(_start(works, model_failed)),
         asyncio.create_task(jobs.keep_house()),
         asyncio.create_task(hooks.keep_house()),
@@ -308,6 +325,7 @@ async def _working(
         await asyncio.gather(*background, return_exceptions=True)
         await engine.aclose()
         await asyncio.to_thread(scoring.close)
+        await watch.aclose()
         await hooks.aclose()
         await jobs.aclose()
         await asyncio.to_thread(telemetry.close)
@@ -326,8 +344,9 @@ def _decoder_pool(settings: Settings, telemetry: Telemetry, trust_list: TrustLis
 
 async def _start(works: Works, model_failed: Callable[[SpecSemError], None]) -> None:
     engine, telemetry = works.engine, works.telemetry
+    follower = Follower(works.calibrations, engine, works.jobs.decider.policies)
     try:
-        await engine.start(telemetry)
+        await engine.start(telemetry, on_loaded=follower.look)
         works.jobs.decider.require_supported()
     except SpecSemError as error:
         model_failed(error)
@@ -338,7 +357,11 @@ async def _start(works: Works, model_failed: Callable[[SpecSemError], None]) -> 
         telemetry.metrics.model(engine)
         logger.info("ready: %s on %s", engine.record.name, engine.device)
         await _note_start(works)
-        model_failed(await engine.broken())
+        following = asyncio.create_task(follower.run())
+        try:
+            model_failed(await engine.broken())
+        finally:
+            following.cancel()
 
 
 async def _note_start(works: Works) -> None:
@@ -347,6 +370,7 @@ async def _note_start(works: Works) -> None:
     details = {
         "version": __version__,
         "model": {"name": record.name, "version": record.version, "sha256": record.sha256},
+        "calibration": works.engine.calibration.version,
         "policy": _named(decider.active),
         "shadow": None if decider.shadow is None else _named(decider.shadow),
         "threshold": works.engine.policies[decider.active.operating_point].model_dump(),

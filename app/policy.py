@@ -40,6 +40,11 @@ class Decider:
         policies = filter(None, (self.active, self.shadow))
         self._surfaces = frozenset(surface for policy in policies for surface in policy.surfaces)
 
+    @property
+    def policies(self) -> list[Policy]:
+        """The active one, and the one in its shadow."""
+        return [self.active, *([] if self.shadow is None else [self.shadow])]
+
     def require_supported(self) -> None:
         """Look whether the model that is loaded can keep what the policies promise.
 

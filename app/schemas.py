@@ -9,7 +9,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.jobs.table import DeliveryRow, DeliveryStatus, DisabledBecause, FeedbackRow, WebhookRow
+from app.jobs.table import (
+    DeliveryRow,
+    DeliveryStatus,
+    DisabledBecause,
+    FeedbackRow,
+    GroupKind,
+    GroupRow,
+    WebhookRow,
+)
 from specsem.pipeline import Options
 from specsem.policy import SURFACE
 from specsem.records import (
@@ -37,18 +45,30 @@ from specsem.records import (
     Video,
     VideoMedia,
 )
-from specsem.result import Action, Model, Verdict
+from specsem.result import Action, CalibrationUsed, Model, Threshold, Verdict
 
 __all__ = [
     "OPTIONS",
+    "Agreement",
+    "Alert",
+    "AlertName",
+    "AppealAsked",
+    "Basis",
+    "CalibrationInfo",
+    "CalibrationList",
     "Delivery",
     "DeliveryList",
+    "Drift",
     "Feedback",
     "FeedbackEvent",
     "FeedbackEventData",
     "FeedbackGiven",
     "FeedbackSummary",
+    "GroupFeedback",
+    "GroupFeedbackGiven",
+    "GroupFeedbackList",
     "Health",
+    "HistogramBin",
     "Job",
     "JobEvent",
     "JobEventData",
@@ -60,6 +80,7 @@ __all__ = [
     "ModelList",
     "NamedVideo",
     "NewWebhook",
+    "OperatingPoint",
     "OperatorDecision",
     "PolicyInfo",
     "PolicyList",
@@ -67,9 +88,11 @@ __all__ = [
     "ProblemDocument",
     "Readiness",
     "Redelivered",
+    "Reliability",
     "ReviewItem",
     "ReviewQueue",
     "Rotation",
+    "ScoreWeek",
     "SentDelivery",
     "Version",
     "Video",
@@ -364,6 +387,199 @@ class ReviewQueue(_Record):
     items: list[ReviewItem]
     waiting: int = Field(description="How many wait in all.")
     next: str | None = Field(description="`cursor` of the page that follows; none on the last.")
+
+
+class AppealAsked(_Record):
+    """A second look at a job's video, which is named instead of sent again."""
+
+    video: str | None = Field(
+        None,
+        description="Id of a stored video with the same bytes; not needed while the job's file is kept.",
+        examples=["9f86d081884c7d659a2feaa0c55ad015"],
+    )
+
+
+class GroupFeedbackGiven(_Record):
+    """A count over jobs, of which nobody says which."""
+
+    jobs: list[Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]] = Field(
+        description="Ids of jobs that are done, all by one model.", min_length=1, max_length=1000
+    )
+    upheld: int | None = Field(None, ge=0, description="Of so many, the answer was right.", examples=[12])
+    generated: int | None = Field(None, ge=0, description="So many of the videos are generated.")
+    note: Note = ""
+
+    @property
+    def kind(self) -> GroupKind:
+        """What the count is of."""
+        return "generated" if self.upheld is None else "upheld"
+
+    @property
+    def count(self) -> int:
+        """The one of the two that is said."""
+        return self.upheld if self.upheld is not None else self.generated or 0
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "GroupFeedbackGiven":
+        if (self.upheld is None) == (self.generated is None):
+            raise ValueError("say either `upheld` or `generated`")
+        return self
+
+
+class GroupFeedback(_Record):
+    """A count over jobs."""
+
+    id: int
+    kind: GroupKind
+    count: int
+    jobs: int = Field(description="How many.")
+    note: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, row: GroupRow) -> "GroupFeedback":
+        """Without who gave it."""
+        return cls(
+            id=row.id,
+            kind=row.kind,
+            count=row.count,
+            jobs=row.jobs,
+            note=row.note,
+            created_at=datetime.fromtimestamp(row.created_at, UTC),
+        )
+
+
+class GroupFeedbackList(_Record):
+    """A page of counts, the latest first."""
+
+    groups: list[GroupFeedback]
+    next: int | None = Field(description="`cursor` of the page that follows; none on the last.")
+
+
+Interval = tuple[float, float]
+"""At 95% (Wilson)."""
+
+
+class HistogramBin(_Record):
+    """How many scores lie here, in scores of the active calibration."""
+
+    lower: float = Field(ge=0, le=1)
+    upper: float = Field(ge=0, le=1)
+    count: int
+
+
+class ScoreWeek(_Record):
+    """The scores of a week, whatever asked for them."""
+
+    week: str = Field(description="Its Monday (UTC).", examples=["2026-11-30"])
+    n: int
+    generated: float = Field(description="Share of the verdicts that were `generated`.")
+    generated95: Interval
+    inconclusive: float
+    histogram: list[HistogramBin] = Field(description="Without empty bins.")
+
+
+class Agreement(_Record):
+    """What was said in a week of answers, whenever they were given."""
+
+    week: str
+    right: int = Field(description="Answers that operators found right, one by one or by count.")
+    wrong: int
+    disagreement: float | None = Field(description="Share that is wrong.")
+    disagreement95: Interval | None
+    reported_right: int = Field(description="As users said.")
+    reported_wrong: int
+    reported_unsure: int
+
+
+class Reliability(_Record):
+    """Labelled videos whose scores lie in this range."""
+
+    lower: float
+    upper: float
+    n: int
+    expected: float = Field(
+        description="Share of generated ones that the scores promise, at the odds of the labelled videos."
+    )
+    generated: float = Field(description="Share that is generated.")
+    generated95: Interval
+
+
+class OperatingPoint(_Record):
+    """The active thresholds on all labelled videos."""
+
+    threshold: Threshold
+    real: int
+    false_positives: int
+    false_positive_rate95: Interval
+    generated: int
+    called_authentic: int
+    called_authentic95: Interval
+
+
+AlertName = Literal["scores_shifted", "operators_disagree", "false_positives"]
+
+
+class Alert(_Record):
+    """A figure beyond its limit."""
+
+    name: AlertName
+    value: float
+    limit: float
+    text: str
+
+
+class Drift(_Record):
+    """Whether what comes in, or what verdicts are worth, changes. Of all tenants, for the model in use."""
+
+    calibration: CalibrationUsed
+    weeks: list[ScoreWeek] = Field(description="The oldest first.")
+    shift: float | None = Field(
+        description="Population stability index of the latest week with 200 scores against those before it; "
+        "below 0.1 is chance, above 0.2 a shift. Null: too few."
+    )
+    agreement: list[Agreement] = Field(description="By week, the oldest first.")
+    reliability: list[Reliability]
+    operating_point: OperatingPoint
+    alerts: list[Alert]
+
+
+class Basis(_Record):
+    """What a calibration that was fitted from feedback stands on."""
+
+    based_on: int = Field(description="Version of the calibration before.")
+    fitted_at: datetime
+    since: datetime
+    until: datetime
+    labels: int = Field(description="Videos that were labelled one by one.")
+    groups: int = Field(description="Groups of which a count is known.")
+    grouped: int = Field(description="Videos in them.")
+    left_out: int = Field(description="Observations that contradict others, or that later ones replace.")
+    real: float = Field(description="Camera videos among all, as expected where only counts are known.")
+    generated: float
+    weighted: bool = Field(description="Whether observations were weighted to be like all that was scored.")
+    refitted: list[str] = Field(description="Policies, and `scores`; all else was kept.")
+
+
+class CalibrationInfo(_Record):
+    """What makes scores and thresholds of the model's logits."""
+
+    version: int = Field(description="0: it came with the model.")
+    active: bool
+    model: str
+    sha256: str
+    created_at: datetime | None
+    note: str
+    slope: float
+    intercept: float
+    policies: dict[str, Threshold]
+    basis: Basis | None
+
+
+class CalibrationList(_Record):
+    """The calibrations of the model in use, the latest first."""
+
+    calibrations: list[CalibrationInfo]
 
 
 class Health(_Record):

@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 Progress = Callable[[str, float], None]
 """Told (stage, fraction of all work that is done)."""
+Answered = Callable[[ScoredFile], None]
+"""Told of each answer."""
 Pictures = Callable[["list[Picture]"], Awaitable[None]]
 """Takes the views of a file."""
 
@@ -69,11 +71,13 @@ class Scoring:
         workers: int,
         timeout_s: float,
         telemetry: Telemetry | None = None,
+        on_answer: Answered | None = None,
     ) -> None:
         self._decoder = decoder
         self._engine = engine
         self._timeout_s = timeout_s
         self._telemetry = telemetry or Telemetry()
+        self._on_answer = on_answer
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="specsem-decode")
 
     async def probe(self, path: Path) -> MediaInfo:
@@ -192,6 +196,8 @@ class Scoring:
         )
         self._telemetry.stage("total", begun, time.monotonic(), lane=lane)
         self._telemetry.metrics.verdict(answer)
+        if self._on_answer is not None:
+            self._on_answer(answer)
         return answer
 
     async def _decode(self, path: Path, plan: SamplePlan, lane: Lane) -> Clip:

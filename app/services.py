@@ -7,6 +7,8 @@ from fastapi import Depends, Request
 
 from app.admission import Admission
 from app.auth import Caller, Keyring
+from app.calibrations import CalibrationStore
+from app.drift import DriftWatch
 from app.engines import Engine
 from app.jobs.service import Jobs
 from app.middleware import CALLER
@@ -32,6 +34,8 @@ class Works:
     scoring: Scoring
     jobs: Jobs
     webhooks: Webhooks
+    calibrations: CalibrationStore
+    drift: DriftWatch
     telemetry: Telemetry
 
     def check_ready(self) -> None:

@@ -276,6 +276,20 @@ class Settings(BaseSettings):
         600.0, gt=0, description="/v1/score makes a job of what is longer, unless `Prefer: wait` is sent."
     )
 
+    # Drift.
+    drift_shift: float = Field(
+        0.2,
+        gt=0,
+        description="Alert where the scores of a week differ so much from the weeks before (population "
+        "stability index; 0.1 may be chance).",
+    )
+    drift_disagreement: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="Alert where operators surely find more than this share of the answers wrong.",
+    )
+
     # Reports.
     signing_key_file: Path | None = Field(
         None,

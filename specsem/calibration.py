@@ -6,17 +6,29 @@ Source: method, section 1 ("AP barely moves where accuracy drops by 20 points: t
 shifts, the ranking holds") and section 2, finding 7.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from specsem.errors import UnknownPolicy
-from specsem.result import Reason, Threshold, Verdict
+from pydantic import ValidationError
 
-__all__ = ["Calibration", "DomainLimits", "sigmoid", "verdict_at"]
+from specsem.errors import SpecSemError, UnknownPolicy
+from specsem.result import CalibrationUsed, Reason, Threshold, Verdict
+
+__all__ = [
+    "Basis",
+    "Calibration",
+    "CalibrationUnusable",
+    "Confirmation",
+    "DomainLimits",
+    "sigmoid",
+    "verdict_at",
+]
 
 CALIBRATION_FILE = "calibration.json"
 
@@ -54,7 +66,70 @@ class DomainLimits:
     """Seconds; less is ``too_short``."""
 
 
+class CalibrationUnusable(SpecSemError):
+    """A calibration that can't be read, or belongs to another model."""
+
+    code = "calibration_unusable"
+
+
 @dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What is known of the videos of some jobs together: of how many of them something holds, not of which.
+
+    A label of one video is the same with one job.
+
+    Raises:
+        ValueError: no job, lists of unequal length, or a count that can't be.
+    """
+
+    jobs: tuple[str, ...]
+    logits: tuple[float, ...]
+    """What the model said of each."""
+    holds_if_generated: tuple[bool, ...]
+    """What holds of each: that it is generated, or (an ``authentic`` that was upheld) that it is not."""
+    count: int
+    """Of how many it holds."""
+    at: float
+    """When this was said, in seconds since the epoch."""
+
+    def __post_init__(self) -> None:
+        size = len(self.jobs)
+        if not size or {len(self.logits), len(self.holds_if_generated)} != {size}:
+            raise ValueError("a confirmation names its jobs, with a logit and what holds of each")
+        if not 0 <= self.count <= size:
+            raise ValueError(f"it can't hold of {self.count} of {size}")
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a calibration that was fitted from feedback stands on."""
+
+    based_on: int
+    """Version of the calibration that it was fitted from."""
+    fitted_at: str
+    """ISO 8601, like the others."""
+    since: str
+    until: str
+    """When the first and the last observation were made."""
+    labels: int
+    """Videos of which each was labelled."""
+    groups: int
+    """Groups of which a count is known."""
+    grouped: int
+    """Videos in them."""
+    left_out: int
+    """Observations that contradict others, or speak of the same videos as later ones."""
+    real: float
+    """Camera videos among all, as expected where only counts are known."""
+    generated: float
+    weighted: bool
+    """Whether observations were weighted to be like all that was scored meanwhile."""
+    refitted: tuple[str, ...]
+    """Policies with new thresholds, and ``scores`` where the scores' scale is new too; all else was kept, for
+    too little is known of it."""
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Platt scaling of the file's logit, thresholds by operating point, and the domain in which they hold."""
 
@@ -65,6 +140,10 @@ class Calibration:
     domain: DomainLimits = field(default_factory=DomainLimits)
     feature_mean: tuple[float, ...] = ()
     feature_std: tuple[float, ...] = ()
+    version: int = 0
+    """0: as it came with the model. Others are numbered by the service that keeps them."""
+    basis: Basis | None = None
+    """Of one that was fitted from feedback."""
 
     def probability(self, logit: float) -> float:
         """Calibrated probability that the file is generated, 0..1, at even prior odds."""
@@ -89,21 +168,64 @@ class Calibration:
         squares = [((f - m) / s) ** 2 for f, m, s in standardised]
         return math.sqrt(sum(squares) / len(squares))
 
+    @cached_property
+    def used(self) -> CalibrationUsed:
+        """What an answer says of the calibration that made it."""
+        return CalibrationUsed(
+            version=self.version, sha256=hashlib.sha256(self.to_json().encode()).hexdigest()
+        )
+
     @classmethod
     def load(cls, folder: Path) -> "Calibration":
         """The calibration that lies beside a model's weights."""
-        fields: dict[str, Any] = json.loads((folder / CALIBRATION_FILE).read_text(encoding="utf-8"))
-        return cls(
-            slope=fields["slope"],
-            intercept=fields["intercept"],
-            policies={name: Threshold(**values) for name, values in fields["policies"].items()},
-            domain=DomainLimits(**fields["domain"]),
-            feature_mean=tuple(fields["feature_mean"]),
-            feature_std=tuple(fields["feature_std"]),
-        )
+        return cls.from_json((folder / CALIBRATION_FILE).read_text(encoding="utf-8"))
+
+    @classmethod
+    def read(cls, path: Path) -> "Calibration":
+        """A calibration from a file of any name.
+
+        Raises:
+            CalibrationUnusable: it can't be read, or holds none.
+        """
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise CalibrationUnusable(f"{path} can't be read: {error.strerror}.") from error
+        except UnicodeDecodeError as error:
+            raise CalibrationUnusable(f"{path} holds no calibration.") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> "Calibration":
+        """What ``to_json`` wrote.
+
+        Raises:
+            CalibrationUnusable: it isn't one.
+        """
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            basis = fields.get("basis")
+            return cls(
+                slope=float(fields["slope"]),
+                intercept=float(fields["intercept"]),
+                policies={name: Threshold(**values) for name, values in fields["policies"].items()},
+                domain=DomainLimits(**fields["domain"]),
+                feature_mean=tuple(fields["feature_mean"]),
+                feature_std=tuple(fields["feature_std"]),
+                version=int(fields.get("version", 0)),
+                basis=Basis(**basis | {"refitted": tuple(basis["refitted"])}) if basis else None,
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError) as error:
+            raise CalibrationUnusable("This is no calibration, or one of another version.") from error
+
+    def to_json(self) -> str:
+        """As a file has it. What only a fitted one has is left out of one that came with a model."""
+        fields = asdict(self) | {"policies": {name: t.model_dump() for name, t in self.policies.items()}}
+        if self.version == 0:
+            del fields["version"]
+        if self.basis is None:
+            del fields["basis"]
+        return json.dumps(fields, indent=1, allow_nan=False) + "\n"
 
     def save(self, folder: Path) -> None:
         """Write it beside the weights."""
-        fields = asdict(self) | {"policies": {name: t.model_dump() for name, t in self.policies.items()}}
-        text = json.dumps(fields, indent=1, allow_nan=False)
-        (folder / CALIBRATION_FILE).write_text(text + "\n", encoding="utf-8")
+        (folder / CALIBRATION_FILE).write_text(self.to_json(), encoding="utf-8")

@@ -47,6 +47,8 @@ COMMANDS_ELSEWHERE = {
     "verify": "app.reports.verifying:verify",
     "audit": "app.auditing:open_auditing",
     "answers": "app.policy:stored_answers",
+    "calibrations": "app.calibrations:open_calibrations",
+    "recalibrate": "specsem.training.recalibrate:recalibrate",
     "train": "specsem.training.run:train",
     "ablate": "specsem.training.ablation:ablate",
     "evaluate": "specsem.evaluation.run:evaluate",
@@ -77,6 +79,13 @@ app.add_typer(audit)
 
 policies = typer.Typer(name="policy", help="Policies: list, check, schema, simulate.", no_args_is_help=True)
 app.add_typer(policies)
+calibrations = typer.Typer(
+    name="calibrations",
+    help="Calibrations fitted from feedback: list, show, activate, roll back.",
+    no_args_is_help=True,
+)
+app.add_typer(calibrations)
+
 webhooks = typer.Typer(
     name="webhooks", help="Webhooks of the service: who is told of what happens.", no_args_is_help=True
 )
@@ -201,6 +210,14 @@ def score(
     surface: Annotated[
         str, typer.Option("--surface", metavar="NAME", help="Where they are to appear: policies may ask.")
     ] = "",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            metavar="FILE",
+            help="What `calibrations show` printed, in place of the model's own.",
+        ),
+    ] = None,
     trust_list: Annotated[
         Path | None,
         typer.Option(
@@ -224,7 +241,8 @@ def score(
 
     record = get_model(model)  # an unknown name is refused before anything slow
     decides = PolicyBook.read(policy_file).policy(policy)
-    points = Calibration.load(record.folder).policies if record.present else {}
+    other = Calibration.read(calibration) if calibration else None
+    points = (other or Calibration.load(record.folder)).policies if record.present else {}
     if points:
         require_supported(decides, points)
     trusted = read_trust_list(trust_list) if trust_list else None
@@ -243,7 +261,12 @@ def score(
         writer = JsonLines() if as_json else Report(details=len(sources) == 1)
         files = sum(source.kind != "end_of_folder" for source in sources)
         bar = stack.enter_context(ProgressBar(files))
-        scorer = Scorer(model, device=device.value, operating_point=decides.operating_point)
+        scorer = Scorer(
+            model,
+            device=device.value,
+            operating_point=decides.operating_point,
+            calibration=other,
+        )
         bar.begin()
         outcomes = score_files(
             sources,
@@ -648,6 +671,96 @@ def simulate(
     for replayed in replay(tried, stored, against=compared):
         shown.write(replayed)
     shown.close()
+
+
+@app.command()
+def recalibrate(
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", help="Only what was said since then, as 2026-11-01. [default: all]"),
+    ] = None,
+    users: Annotated[
+        bool, typer.Option("--users", help="Believe users' labels too, where no operator gave one.")
+    ] = False,
+    as_observed: Annotated[
+        bool,
+        typer.Option("--as-observed", help="Take feedback for a fair sample of all that was scored."),
+    ] = False,
+    note: Annotated[str, typer.Option(help="What it is for, to know it again.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, and keep nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit scores and thresholds anew from operators' feedback, into a new calibration.
+
+    Labels and counts ("12 of these 64 were upheld") of the model in use (SPECSEM_MODEL). Verdicts stay as
+    they are until `calibrations activate`. Exits with 2 where too little is known.
+    """
+    from specsem.output import calibration_facts
+
+    at = _date(since)
+    with _elsewhere("calibrations")(_settings()) as bench:
+        before = bench.base()
+        fitted = _elsewhere("recalibrate")(
+            before,
+            bench.confirmations(since=at, users=users),
+            stream=None if as_observed else bench.stream(since=at),
+        )
+        kept = fitted if dry_run else bench.keep(fitted, note=note)
+    if as_json:
+        typer.echo(kept.to_json(), nl=False)
+        return
+    calibration_facts(kept, before)
+    if not dry_run:
+        typer.echo(f"specsem calibrations activate {kept.version} makes it the active one.", err=True)
+
+
+def _date(text: str | None) -> float:
+    """A day or a time in seconds since the epoch; by UTC, if it says nothing else."""
+    from datetime import UTC, datetime
+
+    if text is None:
+        return 0.0
+    try:
+        at = datetime.fromisoformat(text)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise SpecSemError(f"{text!r} is no date such as 2026-11-01.") from None
+
+
+@calibrations.command("list")
+def list_calibrations(as_json: JsonOption = False) -> None:
+    """List the calibrations of the model in use, the latest first; 0 came with it."""
+    from specsem.output import calibrations_table
+
+    with _elsewhere("calibrations")(_settings()) as bench:
+        listed = bench.listed()
+    _print_all(listed, calibrations_table, as_json=as_json)
+
+
+CalibrationVersion = Annotated[int, typer.Argument(metavar="VERSION", min=0, help="As `list` shows it.")]
+
+
+@calibrations.command("show", no_args_is_help=True)
+def show_calibration(version: CalibrationVersion) -> None:
+    """Print a calibration as a file has it: for `score --calibration`, and to keep."""
+    with _elsewhere("calibrations")(_settings()) as bench:
+        typer.echo(bench.shown(version), nl=False)
+
+
+@calibrations.command("activate", no_args_is_help=True)
+def activate_calibration(version: CalibrationVersion) -> None:
+    """Have verdicts made by this calibration. Services and workers that run take it within seconds."""
+    with _elsewhere("calibrations")(_settings()) as bench:
+        bench.activate(version)
+    typer.echo(f"Calibration {version} is active.")
+
+
+@calibrations.command("rollback")
+def roll_back_calibration() -> None:
+    """Undo the last activation: the calibration before is active again."""
+    with _elsewhere("calibrations")(_settings()) as bench:
+        version = bench.roll_back()
+    typer.echo(f"Calibration {version} is active again.")
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from specsem.calibration import Calibration
 from specsem.errors import PolicyRefused, SpecSemError
 from specsem.policy import Policy, threshold_of
 from specsem.registry import ModelRecord
@@ -36,6 +37,8 @@ __all__ = [
     "ProgressBar",
     "Report",
     "Simulation",
+    "calibration_facts",
+    "calibrations_table",
     "keys_table",
     "models_table",
     "policies_table",
@@ -438,6 +441,60 @@ def webhooks_table(webhooks: Sequence[Mapping[str, Any]]) -> None:
             escape(webhook["url"]),
             escape(webhook["description"]),
         )
+    Console().print(table)
+
+
+def calibrations_table(calibrations: Sequence[Mapping[str, Any]]) -> None:
+    """Print the calibrations of a model, as ``Workbench.listed`` of the service gives them."""
+    table = Table(
+        *(Column(name, no_wrap=True) for name in ("version", "", "made", "stands on")),
+        Column("generated from", overflow="fold"),
+        Column("note", overflow="fold"),
+        box=None,
+        header_style="dim",
+    )
+    for one in calibrations:
+        basis = one["basis"]
+        table.add_row(
+            str(one["version"]),
+            "active" if one["active"] else "",
+            (one["created_at"] or "")[:10],
+            "" if basis is None else f"{basis['real']:.0f} real, {basis['generated']:.0f} generated",
+            ", ".join(f"{name} {limits['value']:.3f}" for name, limits in one["policies"].items()),
+            escape(one["note"]),
+        )
+    Console().print(table)
+
+
+def calibration_facts(fitted: Calibration, before: Calibration) -> None:
+    """Print what a calibration that was fitted from feedback changes, and what it stands on."""
+    basis = fitted.basis
+    assert basis is not None  # noqa: S101 - it was fitted
+    table = Table(
+        Column("", no_wrap=True, style="dim"), Column("", overflow="fold"), box=None, show_header=False
+    )
+    table.add_row("version", f"{fitted.version}, not active" if fitted.version else "none: it was not kept")
+    table.add_row("fitted from", f"version {basis.based_on}, by what was said {basis.since} to {basis.until}")
+    table.add_row(
+        "stands on",
+        f"{plural(basis.labels, 'labelled video')} and {plural(basis.groups, 'count')} over {basis.grouped}: "
+        f"{basis.real:.1f} camera videos and {basis.generated:.1f} generated ones; "
+        f"{plural(basis.left_out, 'observation')} left out",
+    )
+    weighted = "weighted to be like all that was scored meanwhile" if basis.weighted else "as they are"
+    table.add_row("observations", weighted)
+    for name, limits in fitted.policies.items():
+        was = before.policies[name]
+        table.add_row(
+            name,
+            f"generated from {limits.value:.3f} (was {was.value:.3f}), authentic below {limits.lower:.3f} "
+            f"(was {was.lower:.3f}); false alarms: {limits.max_fpr:.2%} wanted, at most "
+            f"{limits.fpr_upper95:.2%} with 95% confidence ({limits.calibration_n} camera clips)"
+            + ("" if name in basis.refitted else "; kept, for too little is known"),
+        )
+    scale = f"slope {fitted.slope:.3f} (was {before.slope:.3f}), intercept {fitted.intercept:.3f} (was "
+    scale += f"{before.intercept:.3f})"
+    table.add_row("scores", scale if "scores" in basis.refitted else "as before: too little is known")
     Console().print(table)
 
 

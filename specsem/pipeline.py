@@ -157,6 +157,7 @@ def assemble(
         stability=stability,
         attribution=attribution,
         model=Model(name=record.name, version=record.version, sha256=record.sha256),
+        calibration=verdict.calibration,
         timing_ms={
             stage: round(ms, 1) for stage, ms in {**timing_ms, "provenance": clip.manifests_ms}.items()
         },

@@ -112,6 +112,9 @@ class JobLinks(_Record):
     events: str = Field(description="Server-sent events while it is under way.")
     views: str = Field(description="Its pictures: this, the name of a view of its evidence, and `.png`.")
     report: str = Field(description="Signed, once it is done; with `?format=html` or `pdf` for people.")
+    statement: str | None = Field(None, description="Statement of reasons, once it is done.")
+    appeal_of: str | None = Field(None, description="The job at whose video this is a second look.")
+    appeal: str | None = Field(None, description="The second look at this one's; not in lists and events.")
 
 
 class Job(_Record):

@@ -11,6 +11,7 @@ __all__ = [
     "Attribution",
     "C2pa",
     "C2paStatus",
+    "CalibrationUsed",
     "Coverage",
     "Decision",
     "ErrorBody",
@@ -261,6 +262,13 @@ class Model(_Record):
     sha256: str
 
 
+class CalibrationUsed(_Record):
+    """What made a probability and thresholds of the model's logit."""
+
+    version: int = Field(ge=0, description="0: as it came with the model; else fitted from feedback.")
+    sha256: str = Field(description="Of its file.")
+
+
 class ScoredFile(_Record):
     """A file that was scored."""
 
@@ -283,6 +291,9 @@ class ScoredFile(_Record):
     attribution: Attribution | None = Field(None, description="Where it was asked for.")
     decision: Decision | None = Field(None, description="Null in answers that no policy was asked about.")
     model: Model
+    calibration: CalibrationUsed | None = Field(
+        None, description="What made `score` and `threshold` of `logit`; null in answers of before."
+    )
     timing_ms: dict[str, float]
     warnings: list[str]
 

@@ -18,12 +18,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from specsem.attribution import Attributor
-from specsem.calibration import Calibration, verdict_at
+from specsem.calibration import Calibration, CalibrationUnusable, verdict_at
 from specsem.errors import DeviceLost, ModelError, WeightsCorrupt
 from specsem.media import Clip, Window
 from specsem.model import SpecSemConfig, SpecSemNet
 from specsem.registry import DEFAULT_MODEL, ModelRecord, get_model
-from specsem.result import Attribution, Reason, Segment, Threshold, Verdict
+from specsem.result import Attribution, CalibrationUsed, Reason, Segment, Threshold, Verdict
 from specsem.spectral import high_pass, luma
 
 __all__ = ["ClipVerdict", "Scorer", "WindowScore"]
@@ -67,6 +67,8 @@ class ClipVerdict:
     """What lies outside of the model's domain: the measure, and its limit."""
     attribution: Attribution | None = None
     """Which family of generators a ``generated`` one looks like; None where the model can't tell any."""
+    calibration: CalibrationUsed | None = None
+    """Which one made score and threshold of the logit."""
 
 
 class Scorer:
@@ -86,13 +88,17 @@ class Scorer:
         *,
         device: str = "auto",
         operating_point: str = "default",
+        calibration: Calibration | None = None,
         max_batch: int = 32,
     ) -> None:
         self.record = get_model(model) if isinstance(model, str) else model
         self.device = resolve_device(device)
-        self.calibration = Calibration.load(self.record.folder)
+        self.operating_point = operating_point
+        self.shipped = Calibration.load(self.record.folder)
+        """The calibration that came with the model."""
+        self.calibration = self.shipped
+        self.use(calibration or self.shipped)
         self.attributor = Attributor.load(self.record)
-        self.threshold = self.calibration.threshold(operating_point)
         config = SpecSemConfig.from_dict(self.record.config)
         self.plan = config.plan()
         self.max_batch = max_batch
@@ -104,6 +110,25 @@ class Scorer:
             raise WeightsCorrupt(f"The weights of {self.record.name!r} don't fit its config.") from error
         self._streams = threading.local()
         self._net = net.eval().to(self.device).to(memory_format=torch.channels_last)
+
+    @property
+    def threshold(self) -> Threshold:
+        """Which scores become which verdict."""
+        return self.calibration.threshold(self.operating_point)
+
+    def use(self, calibration: Calibration) -> None:
+        """Judge by another calibration from now on; any thread may say so.
+
+        Raises:
+            UnknownPolicy: it lacks the policy in use.
+            CalibrationUnusable: it was fitted for another model's features.
+        """
+        calibration.threshold(self.operating_point)
+        if len(calibration.feature_mean) != len(self.shipped.feature_mean):
+            raise CalibrationUnusable(
+                f"This calibration was fitted for another model than {self.record.name}."
+            )
+        self.calibration = calibration
 
     def warm_up(self) -> float:
         """One forward on gray; returns its milliseconds."""
@@ -153,39 +178,43 @@ class Scorer:
 
         ``clip`` gives the facts; its own windows are not looked at (a thorough scan has let go of them).
         """
+        calibration = self.calibration  # once: another may come in the middle
+        threshold = calibration.threshold(self.operating_point)
         logits = [s.logit for s in scores]
         logit = sum(logits) / len(logits)
-        score = self.calibration.probability(logit)
-        outside = self._outside(clip, scores)
-        verdict, reasons = verdict_at(self.threshold, score, list(outside))
+        score = calibration.probability(logit)
+        outside = self._outside(clip, scores, calibration)
+        verdict, reasons = verdict_at(threshold, score, list(outside))
         segments = [
-            Segment(start_s=s.start_s, end_s=s.end_s, score=self.calibration.probability(s.logit))
-            for s in scores
+            Segment(start_s=s.start_s, end_s=s.end_s, score=calibration.probability(s.logit)) for s in scores
         ]
         return ClipVerdict(
             verdict=verdict,
             score=score,
             logit=logit,
-            threshold=self.threshold,
+            threshold=threshold,
             reasons=reasons,
             segments=segments,
             scores=scores,
             outside=outside,
             attribution=self._attribute(scores) if verdict == "generated" else None,
+            calibration=calibration.used,
         )
 
-    def _outside(self, clip: Clip, scores: Sequence[WindowScore]) -> dict[Reason, tuple[float, float]]:
+    def _outside(
+        self, clip: Clip, scores: Sequence[WindowScore], calibration: Calibration
+    ) -> dict[Reason, tuple[float, float]]:
         """Why no verdict should be trusted, whatever the score says; empty if nothing speaks against one.
 
         For each reason the measure and its limit; for ``unstable`` the lowest and the highest score that
         leaving out one window would give.
         """
-        domain = self.calibration.domain
+        domain = calibration.domain
         features_D = np.mean([s.features_D for s in scores], axis=0)
         frames, analysed_s = clip.info.frames_scored, clip.coverage.analysed_s
         side, motion = min(clip.info.width, clip.info.height), median(s.motion for s in scores)
         detail = max(s.detail for s in scores)
-        distance = self.calibration.distance(features_D.tolist())
+        distance = calibration.distance(features_D.tolist())
         found: dict[Reason, tuple[float, float]] = {}
         if frames < self.plan.frames:
             found["too_short"] = (frames, self.plan.frames)
@@ -199,18 +228,19 @@ class Scorer:
             found["low_quality"] = (detail, domain.min_detail)
         if distance > domain.max_distance:
             found["out_of_domain"] = (distance, domain.max_distance)
-        if (turned := self._turned_by_one([s.logit for s in scores])) is not None:
+        if (turned := self._turned_by_one([s.logit for s in scores], calibration)) is not None:
             found["unstable"] = turned
         return found
 
-    def _turned_by_one(self, logits: Sequence[float]) -> tuple[float, float] | None:
+    def _turned_by_one(self, logits: Sequence[float], calibration: Calibration) -> tuple[float, float] | None:
         """The scores between which leaving out one window turns the verdict into its opposite, if it does."""
         if len(logits) < 2:
             return None
         total = sum(logits)
         means = [(total - left_out) / (len(logits) - 1) for left_out in logits]
-        lowest, highest = self.calibration.probability(min(means)), self.calibration.probability(max(means))
-        turns = lowest < self.threshold.lower and highest >= self.threshold.value
+        threshold = calibration.threshold(self.operating_point)
+        lowest, highest = calibration.probability(min(means)), calibration.probability(max(means))
+        turns = lowest < threshold.lower and highest >= threshold.value
         return (lowest, highest) if turns else None
 
     def _attribute(self, scores: Sequence[WindowScore]) -> Attribution | None:

@@ -1,12 +1,20 @@
 """From logit to probability to verdict, and the record on disk."""
 
+import hashlib
 import json
 import math
 from pathlib import Path
 
 import pytest
 
-from specsem.calibration import Calibration, DomainLimits, sigmoid
+from specsem.calibration import (
+    Basis,
+    Calibration,
+    CalibrationUnusable,
+    Confirmation,
+    DomainLimits,
+    sigmoid,
+)
 from specsem.errors import UnknownPolicy
 from specsem.result import Threshold
 
@@ -46,3 +54,51 @@ def test_survives_the_disk(tmp_path: Path) -> None:
     before.save(tmp_path)
     assert Calibration.load(tmp_path) == before
     assert json.loads((tmp_path / "calibration.json").read_text())["policies"]["default"]["max_fpr"] == 0.01
+
+
+BASIS = Basis(
+    based_on=2,
+    fitted_at="2026-12-01T00:00:00+00:00",
+    since="2026-11-01T00:00:00+00:00",
+    until="2026-11-30T00:00:00+00:00",
+    labels=3,
+    groups=4,
+    grouped=128,
+    left_out=1,
+    real=100.5,
+    generated=30.5,
+    weighted=True,
+    refitted=("scores", "default"),
+)
+
+
+def test_one_that_was_fitted_says_from_what(tmp_path: Path) -> None:
+    fitted = calibration(version=3, basis=BASIS)
+    path = tmp_path / "any name.json"
+    path.write_text(fitted.to_json())
+    assert Calibration.read(path) == fitted
+    assert fitted.used.version == 3
+    assert fitted.used.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert calibration().used.version == 0
+    assert {"version", "basis"}.isdisjoint(json.loads(calibration().to_json()))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"slope": 1}', "\x00"])
+def test_what_is_no_calibration_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(text)
+    with pytest.raises(CalibrationUnusable, match="no calibration"):
+        Calibration.read(path)
+    with pytest.raises(CalibrationUnusable, match="can't be read"):
+        Calibration.read(tmp_path / "none")
+
+
+def test_a_confirmation_that_can_t_be_is_refused() -> None:
+    for jobs, logits, holds, count in (
+        ((), (), (), 0),
+        (("a",), (1.0,), (True,), 2),
+        (("a",), (1.0,), (True,), -1),
+        (("a", "b"), (1.0,), (True, True), 1),
+    ):
+        with pytest.raises(ValueError, match=r"confirmation|can't hold"):
+            Confirmation(jobs, logits, holds, count, at=0.0)

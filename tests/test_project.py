@@ -100,6 +100,8 @@ def test_only_the_command_line_reaches_elsewhere_by_name() -> None:
         "verify",
         "audit",
         "answers",
+        "calibrations",
+        "recalibrate",
         "train",
         "ablate",
         "evaluate",

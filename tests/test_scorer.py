@@ -104,8 +104,12 @@ def test_the_threshold_itself_is_generated_and_the_lower_one_inconclusive(scorer
 
 
 def _answering(scorer: Scorer, score: float) -> object:
+    at = scorer.threshold
+
     class Fixed:
         domain = scorer.calibration.domain
+        used = scorer.calibration.used
+        threshold = staticmethod(lambda _name: at)
         distance = staticmethod(lambda _features: 0.0)
         probability = staticmethod(lambda _logit: score)
 

@@ -1,20 +1,23 @@
-"""What people say of answers, and which answers wait for an operator. Blocking, as ``store``."""
+"""What people say of answers, one by one or by count, and which answers wait for an operator. Blocking, as
+``store``."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, exists, func, literal, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, case, delete, exists, func, literal, or_, select, tuple_, update
 from sqlalchemy.orm import Session, defer
 
 from app.audit import Event, append
 from app.jobs.store import Store
-from app.jobs.table import FeedbackRow, JobRow
+from app.jobs.table import FeedbackRow, GroupKind, GroupMemberRow, GroupRow, JobRow
 from app.webhooks import outbox
 from app.webhooks.events import feedback_created
+from specsem.calibration import Confirmation
 from specsem.records import Label, Opinion, Source
 
-__all__ = ["Feedback", "FeedbackStore", "Said", "Waiting"]
+__all__ = ["Counted", "Feedback", "FeedbackStore", "Group", "GroupRefused", "Said", "Waiting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,28 @@ class Said:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Of how many answers something holds; nobody says of which."""
+
+    kind: GroupKind
+    count: int
+    jobs: Sequence[str]
+    actor: str
+    note: str = ""
+
+
+class GroupRefused(Exception):
+    """Why these jobs can't be counted together: a code of ``app.problems`` and a sentence."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+Group = GroupRow
+"""A count as it was given. A snapshot."""
 Feedback = FeedbackRow
 """What counts of what was said. A snapshot: changing it changes nothing."""
 
@@ -78,6 +103,7 @@ class FeedbackStore(Store):
                 score=answer["score"],
                 logit=answer["logit"],
                 made_by=job.made_by,
+                weights=_weights(answer),
                 created_at=self._now(),
             )
             session.add(row)
@@ -136,6 +162,116 @@ class FeedbackStore(Store):
             for job, rank in found
         ], total
 
+    # -- counts ---------------------------------------------------------------------------------------------
+
+    def add_group(self, tenant: str, counted: Counted) -> Group:
+        """Write down a count over some jobs of this tenant.
+
+        Raises:
+            GroupRefused: ``job_not_found``, ``job_not_done``, or ``invalid_request``.
+        """
+        wanted = list(dict.fromkeys(counted.jobs))
+        with self._session(self._writing) as session:
+            # Locked as in `add`: who deletes one of them now does so before us, or finds the count.
+            rows = session.scalars(
+                select(JobRow)
+                .where(JobRow.tenant == tenant, JobRow.id.in_(wanted))
+                .order_by(JobRow.id)
+                .with_for_update()
+            ).all()
+            answers = {row.id: json.loads(row.result) for row in rows if row.result and row.status == "done"}
+            weights = _weights_of_all(counted, {row.id for row in rows}, answers)
+            group = GroupRow(
+                tenant=tenant,
+                actor=counted.actor,
+                kind=counted.kind,
+                count=counted.count,
+                jobs=len(wanted),
+                note=counted.note,
+                weights=weights,
+                created_at=self._now(),
+            )
+            session.add(group)
+            session.flush()
+            session.add_all(
+                GroupMemberRow(group_id=group.id, job_id=job, answer=answer["verdict"], logit=answer["logit"])
+                for job, answer in answers.items()
+            )
+            details = {"group": group.id, "kind": counted.kind, "count": counted.count, "jobs": len(wanted)}
+            append(session, Event("group_feedback_given", tenant, counted.actor, details=details))
+            session.flush()
+            session.refresh(group)  # its time is the database's
+            return group
+
+    def groups(self, tenant: str, *, before: int | None, limit: int) -> list[Group]:
+        """The tenant's counts, the latest first; ``before`` is the id of the last one seen."""
+        wanted = select(GroupRow).where(GroupRow.tenant == tenant)
+        if before is not None:
+            wanted = wanted.where(GroupRow.id < before)
+        with self._session(self._engine) as session:
+            return list(session.scalars(wanted.order_by(GroupRow.id.desc()).limit(limit)))
+
+    def remove_group(self, tenant: str, group_id: int, *, actor: str) -> bool:
+        """Forget a count. False: there is none."""
+        with self._session(self._writing) as session:
+            gone = delete(GroupRow).where(GroupRow.tenant == tenant, GroupRow.id == group_id)
+            if session.execute(gone.returning(GroupRow.id)).first() is None:
+                return False
+            session.execute(delete(GroupMemberRow).where(GroupMemberRow.group_id == group_id))
+            append(session, Event("feedback_withdrawn", tenant, actor, details={"group": group_id}))
+            return True
+
+    def confirmations(self, weights: str, *, since: float, users: bool = False) -> list[Confirmation]:
+        """What is known of answers by these weights since then, over all tenants: operators' labels and
+        counts; with ``users``, their labels as well, where no operator gave one."""
+        sources: tuple[Source, ...] = ("user", "review") if users else ("review",)
+        with self._session(self._engine) as session:
+            labels = session.scalars(
+                select(FeedbackRow)
+                .where(
+                    FeedbackRow.weights == weights,
+                    FeedbackRow.source.in_(sources),
+                    FeedbackRow.label.is_not(None),
+                    FeedbackRow.ended_at.is_(None),
+                    FeedbackRow.created_at >= since,
+                )
+                .order_by(FeedbackRow.id)
+            ).all()
+            groups = session.scalars(
+                select(GroupRow).where(GroupRow.weights == weights, GroupRow.created_at >= since)
+            ).all()
+            members: dict[int, list[GroupMemberRow]] = {group.id: [] for group in groups}
+            found = (
+                select(GroupMemberRow)
+                .join(GroupRow, GroupRow.id == GroupMemberRow.group_id)
+                .where(GroupRow.weights == weights, GroupRow.created_at >= since)
+            )
+            for member in session.scalars(found.order_by(GroupMemberRow.job_id)):
+                members[member.group_id].append(member)
+        # Of one job, an operator's label goes before a user's, and a later one before an earlier.
+        by_job = {row.job_id: row for row in sorted(labels, key=lambda row: (row.source == "review", row.id))}
+        return [
+            *(
+                Confirmation(
+                    (row.job_id,), (row.logit,), (True,), int(row.label == "generated"), row.created_at
+                )
+                for row in by_job.values()
+            ),
+            *(
+                Confirmation(
+                    jobs=tuple(member.job_id for member in members[group.id]),
+                    logits=tuple(member.logit for member in members[group.id]),
+                    holds_if_generated=tuple(
+                        group.kind == "generated" or member.answer == "generated"
+                        for member in members[group.id]
+                    ),
+                    count=group.count,
+                    at=group.created_at,
+                )
+                for group in groups
+            ),
+        ]
+
     def _end(self, session: Session, tenant: str, job_id: str, *, source: Source, actor: str) -> bool:
         statement = (
             update(FeedbackRow)
@@ -158,6 +294,38 @@ def _said(*, source: Source, opinions: Sequence[Opinion] = ()) -> ColumnElement[
         FeedbackRow.job_id == JobRow.id, FeedbackRow.source == source, FeedbackRow.ended_at.is_(None)
     )
     return saying.where(FeedbackRow.opinion.in_(opinions)) if opinions else saying
+
+
+def _weights(answer: dict[str, Any]) -> str | None:
+    """The SHA-256 of the weights that gave an answer."""
+    found: str | None = answer.get("model", {}).get("sha256")
+    return found
+
+
+def _weights_of_all(counted: Counted, there: set[str], answers: dict[str, dict[str, Any]]) -> str:
+    """The weights that gave all these answers. Raises ``GroupRefused``."""
+    if len(set(counted.jobs)) < len(counted.jobs):
+        raise GroupRefused("invalid_request", "A job is named twice.")
+    if missing := [job for job in counted.jobs if job not in there]:
+        raise GroupRefused("job_not_found", f"There is no job {missing[0]}; it may have been deleted.")
+    if missing := [job for job in counted.jobs if job not in answers]:
+        raise GroupRefused("job_not_done", f"Job {missing[0]} has no answer that anybody could speak of.")
+    if counted.count > len(counted.jobs):
+        raise GroupRefused(
+            "invalid_request", f"It can't hold of {counted.count} of {len(counted.jobs)} jobs."
+        )
+    if counted.kind == "upheld":
+        open_ = [job for job, answer in answers.items() if answer["verdict"] == "inconclusive"]
+        if open_:
+            raise GroupRefused(
+                "invalid_request", f"The answer to job {open_[0]} was inconclusive: nothing to uphold."
+            )
+    weights = {_weights(answer) for answer in answers.values()}
+    if len(weights) > 1 or None in weights:
+        raise GroupRefused("invalid_request", "The answers are of several models: count them apart.")
+    [only] = weights
+    assert only is not None  # noqa: S101 - the line before
+    return only
 
 
 def _opinion(verdict: str, label: Label | None) -> Opinion | None:

@@ -19,7 +19,7 @@ from app.audit import Event, Trail
 from app.engines import Engine
 from app.folders import ID_PATTERN
 from app.jobs.database import DB_THREADS, open_database
-from app.jobs.feedback import Feedback, FeedbackStore, Said, Waiting
+from app.jobs.feedback import Counted, Feedback, FeedbackStore, Group, GroupRefused, Said, Waiting
 from app.jobs.fetching import Fetched, Fetcher, name_of
 from app.jobs.files import JobFiles
 from app.jobs.store import Finished, JobStore, KeyTaken, NewJob, Progress
@@ -36,7 +36,7 @@ from specsem import __version__
 from specsem.media import TrustList
 from specsem.pipeline import FAST_PATH, Options
 from specsem.records import Source, Status
-from specsem.result import ScoredFile
+from specsem.result import CalibrationUsed, ScoredFile
 
 if TYPE_CHECKING:
     from specsem.views import Picture
@@ -69,6 +69,8 @@ class Order:
     """Done anew though the store knows the answer."""
     key: str = ""
     """Public part of the key that asked; for the audit trail."""
+    appeal_of: str | None = None
+    """The job at whose video this is a second look."""
 
     def also(self, options: Options) -> "Order":
         """The same, with what these options ask for as well."""
@@ -253,14 +255,71 @@ class Jobs:
         """Write to the audit trail what comes with no statement of its own. Raises ``SQLAlchemyError``."""
         await self._run(self.trail.note, *events)
 
-    def made_by(self) -> str | None:
-        """What an answer of this process stands on; None before the model is loaded."""
+    def made_by(self, calibration: CalibrationUsed | None = None) -> str | None:
+        """What an answer of this process stands on; None before the model is loaded. ``calibration``: the
+        answer's own; another may be active since."""
         if not self._engine.ready:
             return None
         record = self._engine.record
+        calibration = calibration or self._engine.calibration.used
         trusted = self._trust_list
         parts = (record.name, record.version, record.sha256, self.decider.active.operating_point, __version__)
-        return " ".join([*parts, f"{trusted} {trusted.sha256}" if trusted else "nobody trusted"])
+        return " ".join(
+            [
+                *parts,
+                f"calibration {calibration.version} {calibration.sha256[:12]}",
+                f"{trusted} {trusted.sha256}" if trusted else "nobody trusted",
+            ]
+        )
+
+    # -- second looks ---------------------------------------------------------------------------------------
+
+    async def appeal(self, tenant: str, job_id: str) -> JobRow | None:
+        """The second look at a job's video, under way or done; None where there was none, or it failed."""
+        found = await self._run(self._store.appeals, tenant, job_id)
+        return next((row for row in found if row.status_now not in {"failed", "expired"}), None)
+
+    def second_look(self, first: JobRow, *, key: str) -> Order:
+        """What a second look at a job's video asks for: all of the time line, or, where that was done by the
+        same model and calibration, how it bears re-shipping too.
+
+        Raises:
+            Problem: ``job_not_done`` or ``appeal_refused`` (409); ``not_ready`` (503).
+        """
+        self._engine.check_ready()
+        if first.appeal_of is not None:
+            raise Problem("appeal_refused", "This job is a second look itself; from here on, people decide.")
+        if first.status_now != "done":
+            raise Problem("job_not_done", "This job has no answer that anybody could appeal against.")
+        options = first.options.also(Options(thorough=True))
+        if options == first.options and first.made_by == self.made_by():
+            options = options.also(Options(stability=True))
+            if options == first.options:
+                raise Problem(
+                    "appeal_refused",
+                    "The same model has looked at all of it, and at its deliveries: a second look would say "
+                    "the same.",
+                )
+        return Order(first.tenant, options, fresh=True, key=key, appeal_of=first.id)
+
+    async def submit_kept(self, first: JobRow, order: Order) -> JobRow:
+        """A job for the file that another kept.
+
+        Raises:
+            Problem: ``media_gone`` (409): it didn't; else as ``submit_upload``.
+        """
+        gone = Problem(
+            "media_gone", "The file of this job is not kept: send it again, or name a stored video of it."
+        )
+        if not first.keep_media:
+            raise gone
+        job = self._new(order, first.filename, bytes=first.bytes, sha256=first.sha256)
+        try:
+            return await self._submit(
+                job, order, lambda: self._files.link_in(job.id, self._files.path(first.id))
+            )
+        except Problem as problem:
+            raise gone if problem.code == "video_not_found" else problem from problem
 
     # -- what people say of answers -------------------------------------------------------------------------
 
@@ -294,6 +353,26 @@ class Jobs:
         """Answers that wait for an operator, the most urgent first, and how many wait in all. ``after`` is
         the place of the last one seen."""
         return await self._run(self._feedback.waiting, tenant, after=after, limit=limit)
+
+    async def count(self, tenant: str, counted: Counted) -> Group:
+        """Take of how many answers something holds.
+
+        Raises:
+            Problem: ``job_not_found``, ``job_not_done``, ``invalid_request``.
+        """
+        try:
+            return await self._run(self._feedback.add_group, tenant, counted)
+        except GroupRefused as refused:
+            raise Problem(refused.code, refused.detail) from None
+
+    async def groups(self, tenant: str, *, before: int | None, limit: int) -> list[Group]:
+        """The latest counts first; ``before`` is the id of the last one seen."""
+        return await self._run(self._feedback.groups, tenant, before=before, limit=limit)
+
+    async def uncount(self, tenant: str, group_id: int, *, actor: str) -> None:
+        """Forget a count. Raises ``Problem`` ``feedback_not_found`` (404)."""
+        if not await self._run(self._feedback.remove_group, tenant, group_id, actor=actor):
+            raise Problem("feedback_not_found", "There is no count with this id.")
 
     # -- for workers ----------------------------------------------------------------------------------------
 
@@ -453,6 +532,7 @@ class Jobs:
             url_sha256=url_sha256,
             fresh=order.fresh,
             key=order.key,
+            appeal_of=order.appeal_of,
         )
 
     async def _submit(self, job: NewJob, order: Order, bring_in: Callable[[], None]) -> JobRow:

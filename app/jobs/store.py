@@ -30,7 +30,7 @@ from sqlalchemy.orm import Session, defer
 
 from app.audit import Event, append
 from app.jobs.database import clock, is_sqlite
-from app.jobs.table import FeedbackRow, JobRow
+from app.jobs.table import FeedbackRow, GroupMemberRow, GroupRow, JobRow
 from app.webhooks import outbox
 from app.webhooks.events import Event as Message
 from app.webhooks.events import job_ended
@@ -66,6 +66,7 @@ class NewJob:
     url_query: str | None = field(default=None, repr=False)
     url_sha256: str | None = None
     fresh: bool = False
+    appeal_of: str | None = None
     key: str = ""
     """Public part of the key that asked: for the audit trail, and not in the row."""
 
@@ -105,6 +106,7 @@ class Finished:
                 "verdict": answer.verdict,
                 "score": answer.score,
                 "threshold": limits.value,
+                "calibration": answer.calibration.version if answer.calibration else 0,
                 "model": answer.model.model_dump(),
                 "decision": decision
                 and {name: getattr(decision, name) for name in ("action", "policy", "version", "rule")},
@@ -199,7 +201,8 @@ class JobStore(Store):
         """
         now = self._now()
         columns = asdict(job)
-        events = [Event("job_submitted", job.tenant, columns.pop("key"), job.id)]
+        appealed = {"appeal_of": job.appeal_of} if job.appeal_of else {}
+        events = [Event("job_submitted", job.tenant, columns.pop("key"), job.id, appealed)]
         statement = insert(JobRow).values(
             **columns.pop("options"),
             **columns,
@@ -253,6 +256,12 @@ class JobStore(Store):
                 .limit(1)
             ).scalar_one_or_none()
 
+    def appeals(self, tenant: str, job_id: str) -> list[JobRow]:
+        """The second looks at a job's video, the latest first."""
+        wanted = select(JobRow).where(JobRow.tenant == tenant, JobRow.appeal_of == job_id)
+        with self._session(self._engine) as session:
+            return list(session.scalars(wanted.order_by(JobRow.created_at.desc(), JobRow.id.desc())))
+
     def page(
         self,
         tenant: str,
@@ -301,6 +310,15 @@ class JobStore(Store):
             session.execute(
                 delete(FeedbackRow).where(FeedbackRow.tenant == tenant, FeedbackRow.job_id == job_id)
             )
+            # Of those that are left, a count says nothing.
+            groups = session.scalars(
+                select(GroupMemberRow.group_id)
+                .join(GroupRow, GroupRow.id == GroupMemberRow.group_id)
+                .where(GroupMemberRow.job_id == job_id, GroupRow.tenant == tenant)
+            ).all()
+            if groups:
+                session.execute(delete(GroupRow).where(GroupRow.id.in_(groups)))
+                session.execute(delete(GroupMemberRow).where(GroupMemberRow.group_id.in_(groups)))
             if not found:
                 return False
             append(session, Event("job_deleted", tenant, key, job_id))

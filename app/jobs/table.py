@@ -1,4 +1,4 @@
-"""The tables: jobs, feedback on them, API keys, the keys of signatures, the audit trail, webhooks. A change
+"""The tables: jobs, feedback, calibrations, API keys, keys of signatures, the audit trail, webhooks. A change
 needs a migration; a test compares the two."""
 
 import time
@@ -12,18 +12,26 @@ from specsem.records import Label, Opinion, Source, Status
 from specsem.result import Action
 
 __all__ = [
+    "ActivationRow",
     "AuditRow",
     "Base",
+    "CalibrationRow",
     "DeliveryRow",
     "DeliveryStatus",
     "DisabledBecause",
     "FeedbackRow",
+    "GroupKind",
+    "GroupMemberRow",
+    "GroupRow",
     "JobRow",
     "KeyRow",
+    "ScoreCountRow",
     "SigningKeyRow",
     "WebhookRow",
 ]
 
+GroupKind = Literal["upheld", "generated"]
+"""What a count is of: answers that were right, or videos that are generated."""
 DeliveryStatus = Literal["pending", "delivered", "dead"]
 DisabledBecause = Literal["requested", "gone"]
 
@@ -49,6 +57,7 @@ class JobRow(Base):
         Index(None, "tenant", "created_at", "id"),  # a page of the list
         Index(None, "tenant", "sha256"),  # the same bytes again
         Index(None, "status", "created_at"),  # the next to do; what has expired
+        Index(None, "appeal_of"),
     )
 
     id: Mapped[str] = mapped_column(Text, primary_key=True)
@@ -74,6 +83,8 @@ class JobRow(Base):
     surface: Mapped[str] = mapped_column(Text, server_default="", default="")
     """Where the video is to appear, as the client says; empty where it doesn't."""
     keep_media: Mapped[bool]
+    appeal_of: Mapped[str | None] = mapped_column(Text)
+    """The job at whose video this is a second look. It may be gone."""
     idempotency_key: Mapped[str | None] = mapped_column(Text)
 
     # Who is at it.
@@ -163,10 +174,88 @@ class FeedbackRow(Base):
     logit: Mapped[float] = mapped_column(Double)
     made_by: Mapped[str | None] = mapped_column(Text)
     """As ``JobRow.made_by``."""
+    weights: Mapped[str | None] = mapped_column(Text)
+    """SHA-256 of the model's weights that gave the logit."""
 
     created_at: Mapped[float] = mapped_column(Double)
     ended_at: Mapped[float | None] = mapped_column(Double)
     """Since when it no longer counts: withdrawn, or followed by another of the same actor."""
+
+
+class GroupRow(Base):
+    """A count over some jobs' answers, of which nobody says which. It goes when one of the jobs is deleted:
+    of those that are left it would say nothing. Times are seconds since the epoch."""
+
+    __tablename__ = "group_feedback"
+    __table_args__ = (Index(None, "tenant", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant: Mapped[str] = mapped_column(Text)
+    actor: Mapped[str] = mapped_column(Text)
+    kind: Mapped[GroupKind] = mapped_column(Text)
+    count: Mapped[int]
+    jobs: Mapped[int]
+    """How many."""
+    note: Mapped[str] = mapped_column(Text)
+    weights: Mapped[str] = mapped_column(Text)
+    """SHA-256 of the weights that gave all the logits."""
+    created_at: Mapped[float] = mapped_column(Double)
+
+
+class GroupMemberRow(Base):
+    """An answer that a count speaks of. It outlives the job's expiry, as feedback does."""
+
+    __tablename__ = "group_members"
+    __table_args__ = (Index(None, "job_id"),)
+
+    group_id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    answer: Mapped[str] = mapped_column(Text)
+    """The verdict that is spoken of."""
+    logit: Mapped[float] = mapped_column(Double)
+
+
+class CalibrationRow(Base):
+    """A calibration that was fitted from feedback. Never changed. Times are seconds since the epoch."""
+
+    __tablename__ = "calibrations"
+
+    version: Mapped[int] = mapped_column(primary_key=True)
+    """1, 2, 3, ...; 0 is the one that came with the model, and has no row."""
+    weights: Mapped[str] = mapped_column(Text)
+    """SHA-256 of the model's weights that it is for."""
+    content: Mapped[str] = mapped_column(Text)
+    """As ``specsem.calibration.Calibration.to_json`` has it."""
+    note: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[float] = mapped_column(Double)
+
+
+class ActivationRow(Base):
+    """That a calibration became the active one. The latest that was not undone counts."""
+
+    __tablename__ = "activations"
+    __table_args__ = (Index(None, "weights", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    weights: Mapped[str] = mapped_column(Text)
+    """For the model with these weights."""
+    version: Mapped[int]
+    undone: Mapped[bool] = mapped_column(server_default=false(), default=False)
+    at: Mapped[float] = mapped_column(Double)
+
+
+class ScoreCountRow(Base):
+    """How many videos got such a logit in a week, of all tenants: what drift is seen by."""
+
+    __tablename__ = "score_counts"
+
+    week: Mapped[str] = mapped_column(Text, primary_key=True)
+    """Its Monday (UTC), as 2026-11-30."""
+    weights: Mapped[str] = mapped_column(Text, primary_key=True)
+    bin: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """Of the logit: ``app.drift`` has the edges."""
+    verdict: Mapped[str] = mapped_column(Text, primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)
 
 
 class KeyRow(Base):

@@ -206,7 +206,8 @@ class Worker:
         except Exception as error:
             logger.exception("attempt %d failed", job.attempts)
             raise _Retry(OUR_FAULT, RETRY_PAUSE_S) from error
-        return Finished.of(self._jobs.decided(job, answer), made_by=self._jobs.made_by())
+        made_by = self._jobs.made_by(answer.calibration)
+        return Finished.of(self._jobs.decided(job, answer), made_by=made_by)
 
     async def _fetch(self, job: JobRow, watch: _Watch) -> str:
         """Bring in the file of a job that was submitted by its address. Its sha256."""

@@ -4,6 +4,7 @@ No label takes a value that a client chose: routes are templates, codes are thos
 what is unknown shares one value. So the number of series is fixed, whatever is sent.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
@@ -14,6 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics import MetricWrapperBase
 
 from app.problems import CODES
+from app.schemas import AlertName
 from specsem.media import Death
 from specsem.result import Action, ScoredFile, Verdict
 
@@ -120,6 +122,19 @@ class Metrics:
         self._shadows = {(one, other): shadows.labels(one, other) for one in actions for other in actions}
         self._scores = self._made(
             Histogram, "score", "Scores given: watch their distribution for drift.", buckets=SCORES
+        )
+
+        self._shift = self._made(
+            Gauge,
+            "drift_shift",
+            "Population stability index of the latest week's scores against the weeks before, looked up "
+            "every five minutes; each process says the same. NaN: too few scores.",
+        )
+        self._alerts = self._made(
+            Gauge, "drift_alert", "1 while a figure of /v1/drift is beyond its limit, else 0.", "name"
+        )
+        self._calibration = self._made(
+            Gauge, "calibration_version", "Number of the calibration in use; 0 came with the model."
         )
 
         # The batcher.
@@ -267,6 +282,10 @@ class Metrics:
         self._jobs_age.set_function(lambda: jobs.house.oldest_queued_s)
         self._database_up.set_function(lambda: not jobs.database_away)
         self._deliveries_age.set_function(lambda: works.webhooks.oldest_pending_s)
+        self._shift.set_function(lambda: _shift(works))
+        for alert in get_args(AlertName):
+            self._alerts.labels(alert).set_function(_of_alert(works, alert))
+        self._calibration.set_function(lambda: engine.calibration.version if engine.ready else 0)
         self._disk_free.set_function(lambda: jobs.house.disk_free_bytes)
         self._store_bytes.labels("jobs").set_function(lambda: sum(jobs.media_bytes.values()))
         self._store_limit.set(works.settings.max_stored_bytes)
@@ -296,6 +315,15 @@ class Metrics:
 
 def _of_lane(engine: "Engine", lane: "Lane", field: Literal["clips", "oldest_s"]) -> Callable[[], float]:
     return lambda: getattr(engine.liveness().lanes[lane], field)
+
+
+def _shift(works: "Works") -> float:
+    seen = works.drift.seen
+    return math.nan if seen is None or seen.shift is None else seen.shift
+
+
+def _of_alert(works: "Works", name: AlertName) -> Callable[[], float]:
+    return lambda: works.drift.seen is not None and name in {alert.name for alert in works.drift.seen.alerts}
 
 
 def _of_status(jobs: "Jobs", status: "Status") -> Callable[[], float]:

@@ -22,7 +22,7 @@ from app.reports.sealing import seal
 from app.signing import PublicKeys, Signer
 from specsem.result import ScoredFile
 
-__all__ = ["Issued", "Reports"]
+__all__ = ["Issued", "Reports", "answer_of"]
 
 THREADS = 2
 """A PDF takes half a second of a core: more of them at a time would only slow the scoring down."""
@@ -74,7 +74,7 @@ class Reports:
         Raises:
             Problem: ``report_unavailable`` (409): there is no answer to report on.
         """
-        result = _answer(job)
+        result = answer_of(job)
         pictures = {
             view.name: png
             for view in (result.evidence.views if result.evidence else ())
@@ -111,7 +111,8 @@ class Reports:
         return partial(html.render, page)
 
 
-def _answer(job: JobRow) -> ScoredFile:
+def answer_of(job: JobRow) -> ScoredFile:
+    """The answer of a job that is done. Raises ``Problem`` ``report_unavailable`` (409, 410)."""
     status = job.status_now
     if status in {"queued", "running"}:
         raise Problem("report_unavailable", "The job has not ended yet; there is nothing to report on.")

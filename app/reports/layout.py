@@ -447,6 +447,9 @@ def _trail(trail: Trail) -> list[tuple[str, str]]:
 def _model(report: Report) -> list[Block]:
     model, card = report.result.model, report.model_card
     facts = [("Model", f"{model.name} {model.version}"), ("SHA-256 of its weights", model.sha256)]
+    if (used := report.result.calibration) is not None:
+        whose = f"{used.version}, fitted from feedback" if used.version else "the model's own"
+        facts += [("Calibration", whose), ("SHA-256 of its file", used.sha256)]
     if card is None:
         return [Facts(facts)]
     facts += [("Licence", card.licence), ("In short", card.summary)]

@@ -84,7 +84,9 @@ def told_as_problems(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def file_body(*, with_json: dict[str, Any] | None = None, options: bool = False) -> dict[str, Any]:
+def file_body(
+    *, with_json: dict[str, Any] | None = None, options: bool = False, required: bool = True
+) -> dict[str, Any]:
     """``openapi_extra`` of a route that takes a file as a form, maybe with options, or as a raw body."""
     content: dict[str, Any] = {
         "multipart/form-data": {
@@ -109,7 +111,7 @@ def file_body(*, with_json: dict[str, Any] | None = None, options: bool = False)
         content["multipart/form-data"]["schema"]["properties"]["surface"] = schema
     if with_json is not None:
         content["application/json"] = {"schema": with_json}
-    return {"requestBody": {"required": True, "content": content}}
+    return {"requestBody": {"required": required, "content": content}}
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:

@@ -1,16 +1,19 @@
-"""What people say of answers, and the queue of those that wait for an operator."""
+"""What people say of answers, one by one or by count, and the queue of those that wait for an operator."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 
-from app.jobs.feedback import Said, Waiting
+from app.jobs.feedback import Counted, Said, Waiting
 from app.routes._openapi import KEYED, json_body, problems
 from app.routes._requests import Cursor, cursor_of, place_of, read_json
 from app.routes.jobs import JobId, described
 from app.schemas import (
     FeedbackGiven,
     FeedbackSummary,
+    GroupFeedback,
+    GroupFeedbackGiven,
+    GroupFeedbackList,
     OperatorDecision,
     ReviewItem,
     ReviewQueue,
@@ -51,6 +54,54 @@ async def say(job_id: JobId, request: Request, parts: Services, sender: Sender) 
 async def unsay(job_id: JobId, parts: Services, sender: Sender) -> None:
     """What this key said counts no longer; it is kept as history."""
     await parts.jobs.unsay(sender.tenant, job_id, source="user", actor=sender.key)
+
+
+@router.post(
+    "/feedback",
+    status_code=201,
+    summary="Say of how many answers something holds",
+    responses=problems(*SAY),
+    openapi_extra=json_body(GroupFeedbackGiven),
+)
+async def count(request: Request, parts: Services, sender: Sender) -> GroupFeedback:
+    """A count over jobs, without saying which: of these, so many were `upheld`, or so many are `generated`.
+
+    Thresholds can be fitted from counts alone (`specsem recalibrate`). Take jobs together that came together,
+    a day's say, rather than those of one verdict. A count goes when one of its jobs is deleted.
+    """
+    given = await read_json(request, GroupFeedbackGiven, timeout_s=parts.settings.upload_idle_s)
+    counted = Counted(given.kind, given.count, given.jobs, sender.key, given.note)
+    return GroupFeedback.of(await parts.jobs.count(sender.tenant, counted))
+
+
+@router.get("/feedback", summary="Counts that were given", responses=problems("invalid_request"))
+async def counts(
+    parts: Services,
+    tenant: Tenant,
+    limit: Annotated[int, Query(ge=1, le=100, description="Counts on a page.")] = 50,
+    cursor: Annotated[int | None, Query(ge=1, le=2**31 - 1, description="`next` of the page before.")] = None,
+) -> GroupFeedbackList:
+    """The latest first, without their jobs."""
+    rows = await parts.jobs.groups(tenant, before=cursor, limit=limit + 1)
+    return GroupFeedbackList(
+        groups=[GroupFeedback.of(row) for row in rows[:limit]],
+        next=rows[limit - 1].id if len(rows) > limit else None,
+    )
+
+
+@router.delete(
+    "/feedback/{group_id}",
+    status_code=204,
+    summary="Withdraw a count",
+    responses=problems("feedback_not_found", "invalid_request"),
+)
+async def uncount(
+    group_id: Annotated[int, Path(ge=1, le=2**31 - 1, description="As the answer to it said.")],
+    parts: Services,
+    sender: Sender,
+) -> None:
+    """Forgets it."""
+    await parts.jobs.uncount(sender.tenant, group_id, actor=sender.key)
 
 
 @router.get("/review", summary="Answers that wait for an operator", responses=problems("invalid_request"))

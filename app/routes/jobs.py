@@ -29,7 +29,7 @@ from app.routes._requests import (
     wants_fresh,
 )
 from app.routes.videos import STORED, UPLOAD, FileName, arriving, stored
-from app.schemas import Job, JobLinks, JobList, JobProgress, NamedVideo, summary_of
+from app.schemas import AppealAsked, Job, JobLinks, JobList, JobProgress, NamedVideo, summary_of
 from app.services import Sender, Services, Tenant
 from app.uploads import content_type
 from specsem.records import Status
@@ -131,7 +131,67 @@ async def get(job_id: JobId, parts: Services, sender: Sender) -> Job:
     """Its state, how far it is, its answer once there is one, and what was said of that."""
     job = described(await parts.jobs.find(sender.tenant, job_id))
     said = await parts.jobs.feedback(sender.tenant, job_id)
-    return job.model_copy(update={"feedback": summary_of(said, actor=sender.key)})
+    appeal = await parts.jobs.appeal(sender.tenant, job_id)
+    links = job.links.model_copy(update={"appeal": f"/v1/jobs/{appeal.id}" if appeal else None})
+    return job.model_copy(update={"feedback": summary_of(said, actor=sender.key), "links": links})
+
+
+@router.post(
+    "/{job_id}/appeal",
+    status_code=202,
+    summary="Appeal: have the video looked at again",
+    response_model=Job,
+    responses=problems(
+        "job_not_found",
+        "job_not_done",
+        "appeal_refused",
+        "media_gone",
+        "other_video",
+        "invalid_request",
+        *STORED,
+        *UPLOAD,
+        *SUBMIT,
+    ),
+    openapi_extra=file_body(with_json=AppealAsked.model_json_schema(), required=False),
+)
+async def appeal(
+    job_id: JobId,
+    request: Request,
+    parts: Services,
+    *,
+    sender: Sender,
+    prefers: Prefers,
+    filename: FileName = "",
+) -> Response:
+    """A second job for the same video, thorough, by the model and calibration that are active now; where they
+    had looked at all of it before, deliveries are tried as well. Each links to the other, and a second appeal
+    answers with the first one's job.
+
+    The file is needed again, as in a submission or as the id of a stored video, unless it is kept
+    (`SPECSEM_KEEP_MEDIA`): then the body may be empty.
+    """
+    first = await parts.jobs.find(sender.tenant, job_id)
+    if under_way := await parts.jobs.appeal(sender.tenant, job_id):
+        return accepted(under_way, prefers)
+    order = parts.jobs.second_look(first, key=sender.key)
+    if content_type(request)[0] == "application/json":
+        asked = await read_json(request, AppealAsked, timeout_s=parts.settings.upload_idle_s)
+        if asked.video is not None:
+            video, path = await stored(parts, sender.tenant, asked.video)
+            _check_same(first, video.sha256)
+            return accepted(await parts.jobs.submit_video(video, path, order), prefers)
+        return accepted(await parts.jobs.submit_kept(first, order), prefers)
+    if request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers:
+        return accepted(await parts.jobs.submit_kept(first, order), prefers)
+    async with arriving(request, parts, sender.tenant, filename) as (upload, _):
+        _check_same(first, upload.sha256)
+        return accepted(await parts.jobs.submit_upload(upload, order), prefers)
+
+
+def _check_same(first: JobRow, sha256: str) -> None:
+    """Raises ``Problem`` ``other_video`` (422)."""
+    if sha256 != first.sha256:
+        raise Problem("other_video", "This is not the video of that job: its SHA-256 is another.")
 
 
 @router.delete("/{job_id}", status_code=204, summary="Delete a job", responses=problems("job_not_found"))
@@ -239,6 +299,8 @@ def described(job: JobRow, *, with_result: bool = True) -> Job:
             events=f"/v1/jobs/{job.id}/events",
             views=f"/v1/jobs/{job.id}/views/",
             report=f"/v1/jobs/{job.id}/report",
+            statement=f"/v1/jobs/{job.id}/statement",
+            appeal_of=f"/v1/jobs/{job.appeal_of}" if job.appeal_of else None,
         ),
     )
 

@@ -71,7 +71,10 @@ def _info(parts: Parts, policy: Policy, tenant: str) -> PolicyInfo:
         sha256=policy.sha256,
         operating_point=policy.operating_point,
         threshold=points.get(policy.operating_point),
-        measured=_measured(parts.engine.record, policy.operating_point),
+        # A calibration that was fitted here was measured on nothing.
+        measured=None
+        if parts.engine.calibration.version
+        else _measured(parts.engine.record, policy.operating_point),
         rules=[
             _rule(rule, points, tenant)
             for rule in policy.rules

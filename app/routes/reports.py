@@ -1,10 +1,14 @@
-"""Reports of jobs, and the public keys that they are checked with."""
+"""Reports of jobs, statements of reasons, and the public keys that reports are checked with."""
 
+import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
+from app.audit import Event
 from app.reports.document import Format
+from app.reports.issuing import answer_of
+from app.reports.statement import Statement, compose_statement
 from app.routes._openapi import KEYED, problems
 from app.routes.jobs import JobId
 from app.services import Sender, Services
@@ -49,6 +53,32 @@ async def report(
     return Response(
         issued.content, media_type=issued.media_type, headers={"Content-Disposition": disposition}
     )
+
+
+@router.get(
+    "/v1/jobs/{job_id}/statement",
+    tags=["Jobs"],
+    dependencies=KEYED,
+    summary="A statement of reasons",
+    responses=problems("job_not_found", "report_unavailable", "not_ready"),
+)
+async def statement(job_id: JobId, parts: Services, sender: Sender) -> Statement:
+    """The fields of article 17(3) of the Digital Services Act for a decision on this video: what follows from
+    the answer is filled in, and `to_supply` names what only the platform can say. Unsigned, as it is a draft;
+    the report is the signed record behind it.
+    """
+    jobs = parts.jobs
+    job = await jobs.find(sender.tenant, job_id)
+    result = answer_of(job)
+    composed = compose_statement(
+        job,
+        result,
+        decision=json.loads(job.result or "{}").get("decision"),
+        said=await jobs.feedback(sender.tenant, job_id),
+        appeal=await jobs.appeal(sender.tenant, job_id),
+    )
+    await jobs.note(Event("statement_issued", sender.tenant, sender.key, job_id))
+    return composed
 
 
 @router.get(

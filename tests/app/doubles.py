@@ -26,6 +26,7 @@ from fastapi.testclient import TestClient
 from app.engines import LocalEngine
 from app.main import create_app, run, work
 from app.settings import Settings
+from specsem.calibration import Calibration
 from specsem.errors import Cancelled, NotFound, SpecSemError, media_error
 from specsem.media import Clip, Coverage, MediaInfo, SamplePlan, Window
 from specsem.registry import ModelRecord
@@ -118,13 +119,17 @@ class Scorer:
     record = RECORD
     plan = SamplePlan()
     device = "double"
-    calibration = SimpleNamespace(policies={"default": THRESHOLD})
+    shipped = Calibration(slope=1.0, intercept=0.0, policies={"default": THRESHOLD})
 
     def __init__(self) -> None:
+        self.calibration = self.shipped
         self.batches: list[int] = []
         self.fail_on: float | None = None
         self.gate = threading.Event()
         self.gate.set()
+
+    def use(self, calibration: Calibration) -> None:
+        self.calibration = calibration
 
     def score_windows(self, windows: Sequence[Window], *, gates: bool = False) -> list[Any]:
         self.gate.wait(10)
@@ -156,6 +161,7 @@ class Scorer:
             scores=scores,
             outside={},
             attribution=ATTRIBUTION,
+            calibration=self.calibration.used,
         )
 
 

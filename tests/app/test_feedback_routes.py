@@ -137,3 +137,45 @@ def test_each_key_has_its_opinion_and_a_tenant_its_queue(tmp_path: Path, make: M
 
 def test_policies_say_what_was_measured(client: TestClient) -> None:
     assert client.get("/v1/policies/default").json()["measured"] is None  # nobody measured a stand-in
+
+
+def test_of_how_many_over_http(client: TestClient) -> None:
+    jobs = [scored(client, score) for score in (0.97, 0.96, 0.02)]
+    given = client.post("/v1/feedback", json={"jobs": jobs, "upheld": 2, "note": "tuesday"})
+    assert given.status_code == 201
+    found = given.json()
+    assert (found["kind"], found["count"], found["jobs"], found["note"]) == ("upheld", 2, 3, "tuesday")
+    client.post("/v1/feedback", json={"jobs": jobs, "generated": 1})
+    first = client.get("/v1/feedback?limit=1").json()
+    rest = client.get(f"/v1/feedback?limit=1&cursor={first['next']}").json()
+    assert [page["groups"][0]["kind"] for page in (first, rest)] == ["generated", "upheld"]
+    assert rest["next"] is None
+    assert client.delete(f"/v1/feedback/{found['id']}").status_code == 204
+    check_problem(client.delete(f"/v1/feedback/{found['id']}"), 404, "feedback_not_found")
+    for bad, status, code in (
+        ({"jobs": jobs}, 422, "invalid_request"),
+        ({"jobs": jobs, "upheld": 1, "generated": 1}, 422, "invalid_request"),
+        ({"jobs": jobs, "upheld": 4}, 422, "invalid_request"),
+        ({"jobs": jobs, "upheld": -1}, 422, "invalid_request"),
+        ({"jobs": [], "upheld": 0}, 422, "invalid_request"),
+        ({"jobs": ["../a"], "upheld": 0}, 422, "invalid_request"),
+        ({"jobs": [*jobs, "f" * 32], "upheld": 0}, 404, "job_not_found"),
+    ):
+        check_problem(client.post("/v1/feedback", json=bad), status, code)
+    check_problem(client.delete(f"/v1/feedback/{2**63}"), 422, "invalid_request")
+    assert client.get("/v1/drift").json()["agreement"] == []  # a count of videos says nothing of answers
+
+
+def test_counts_are_an_operator_s_and_a_tenant_s(tmp_path: Path, make: Make) -> None:  # noqa: F811
+    everything = ["jobs", "review", "score"]
+    one, other = make(tenant="one", scopes=everything), make(tenant="other", scopes=everything)
+    with service(tmp_path) as client:
+        job = scored(client, 0.97, headers=one)
+        body = {"jobs": [job], "generated": 1}
+        check_problem(client.post("/v1/feedback", json=body, headers=other), 404, "job_not_found")
+        given = client.post("/v1/feedback", json=body, headers=one).json()
+        assert client.get("/v1/feedback", headers=other).json()["groups"] == []
+        refused = client.delete(f"/v1/feedback/{given['id']}", headers=other)
+        check_problem(refused, 404, "feedback_not_found")
+        user = make(tenant="one", scopes=["jobs"])
+        check_problem(client.post("/v1/feedback", json=body, headers=user), 403, "forbidden")

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, delete, text
 
 from app.jobs.database import migrate, open_database
-from app.jobs.feedback import FeedbackStore, Said
+from app.jobs.feedback import Counted, FeedbackStore, GroupRefused, Said
 from app.jobs.store import Finished, JobStore, NewJob
+from app.jobs.table import FeedbackRow, GroupMemberRow, GroupRow, JobRow
 from specsem.pipeline import Options
 from specsem.result import Action, Decision
 
@@ -25,14 +26,15 @@ JOB = NewJob(
     keep_media=False,
     fresh=True,
 )
+WEIGHTS = "a" * 64
 MINE = Said("user", "key", "wrong", "real", "it is mine")
 
 
 class House:
     def __init__(self, database: Engine) -> None:
         with database.execution_options(writes=True).begin() as connection:
-            connection.execute(text("DELETE FROM jobs"))
-            connection.execute(text("DELETE FROM feedback"))
+            for table in (JobRow, FeedbackRow, GroupRow, GroupMemberRow):
+                connection.execute(delete(table))
         self.database = database
         self.jobs, self.feedback = JobStore(database), FeedbackStore(database)
 
@@ -44,10 +46,12 @@ class House:
         *,
         tenant: str = "",
         ttl_s: float = 60,
+        weights: str = WEIGHTS,
         action: Action | None = None,
     ) -> str:
         job_id = f"{number:032x}"
-        result = json.dumps({"verdict": verdict, "score": 0.7, "logit": 1.5})
+        model = {"name": "model", "version": "1", "sha256": weights}
+        result = json.dumps({"verdict": verdict, "score": 0.7, "logit": 1.5 + number, "model": model})
         decision = None
         if action is not None:
             decision = Decision(action=action, policy="own", version=1, rule=None, threshold=None, reasons=[])
@@ -84,7 +88,7 @@ def test_a_later_opinion_takes_the_place_of_the_earlier_which_is_kept(house: Hou
     assert not house.feedback.end("", job, source="user", actor="key")
     assert house.history() == [("wrong", False), ("right", False), ("wrong", True), ("wrong", True)]
     [latest, *_] = house.feedback.current("", job)
-    assert (latest.answer, latest.score, latest.logit, latest.made_by) == ("generated", 0.7, 1.5, "model 1")
+    assert (latest.answer, latest.score, latest.logit, latest.made_by) == ("generated", 0.7, 2.5, "model 1")
 
 
 @pytest.mark.parametrize(
@@ -202,6 +206,79 @@ def test_feedback_outlives_the_job_but_not_its_deletion(house: House) -> None:
     assert house.feedback.current("", deleted) == []
 
 
+def test_of_how_many_without_saying_which(house: House) -> None:
+    jobs = [house.answered(n, "generated" if n < 3 else "authentic", 0.1) for n in range(1, 5)]
+    one = house.feedback.add_group("", Counted("upheld", 3, jobs, "key", "monday"))
+    other = house.feedback.add_group("", Counted("generated", 1, jobs[:2], "key"))
+    assert [(g.id, g.kind, g.count, g.jobs) for g in house.feedback.groups("", before=None, limit=9)] == [
+        (other.id, "generated", 1, 2),
+        (one.id, "upheld", 3, 4),
+    ]
+    assert house.feedback.groups("", before=other.id, limit=1)[0].note == "monday"
+    assert house.feedback.groups("else", before=None, limit=9) == []
+    upheld, generated = house.feedback.confirmations(WEIGHTS, since=0)
+    assert upheld.jobs == tuple(jobs)
+    assert upheld.logits == (2.5, 3.5, 4.5, 5.5)
+    assert upheld.holds_if_generated == (True, True, False, False)
+    assert (upheld.count, generated.count) == (3, 1)
+    assert generated.holds_if_generated == (True, True)
+    assert house.feedback.confirmations("b" * 64, since=0) == []
+    assert house.feedback.confirmations(WEIGHTS, since=upheld.at + 3600) == []
+    assert not house.feedback.remove_group("else", one.id, actor="")
+    assert house.feedback.remove_group("", one.id, actor="")
+    assert house.feedback.confirmations(WEIGHTS, since=0) == [generated]
+
+
+def test_counts_that_say_nothing_are_refused(house: House) -> None:
+    job, open_ = house.answered(1, "generated", 0.1), house.answered(2, "inconclusive", 0.1)
+    foreign = house.answered(3, "generated", 0.1, tenant="else")
+    later = house.answered(4, "generated", 0.1, weights="b" * 64)
+    waiting = house.jobs.add(replace(JOB, id=f"{5:032x}")).id
+    for counted, code in (
+        (Counted("upheld", 2, [job], ""), "invalid_request"),
+        (Counted("upheld", 1, [job, job], ""), "invalid_request"),
+        (Counted("upheld", 1, [job, open_], ""), "invalid_request"),
+        (Counted("upheld", 1, [job, later], ""), "invalid_request"),
+        (Counted("generated", 1, [job, foreign], ""), "job_not_found"),
+        (Counted("generated", 1, [job, "f" * 32], ""), "job_not_found"),
+        (Counted("generated", 1, [job, waiting], ""), "job_not_done"),
+    ):
+        with pytest.raises(GroupRefused) as refused:
+            house.feedback.add_group("", counted)
+        assert refused.value.code == code
+    assert house.feedback.groups("", before=None, limit=9) == []
+    assert house.feedback.add_group("", Counted("generated", 1, [job, open_], "")).jobs == 2
+
+
+def test_a_count_goes_with_any_of_its_jobs_but_not_with_its_expiry(house: House) -> None:
+    jobs = [house.answered(n, "generated", 0.1) for n in range(1, 6)]
+    house.feedback.add_group("", Counted("upheld", 1, jobs[:2], ""))
+    kept = house.feedback.add_group("", Counted("upheld", 1, jobs[2:], ""))
+    house.jobs.remove("else", jobs[0])
+    assert len(house.feedback.groups("", before=None, limit=9)) == 2
+    house.jobs.remove("", jobs[0])
+    with house.database.execution_options(writes=True).begin() as connection:
+        connection.execute(text("UPDATE jobs SET expires_at = 1"))
+    house.jobs.expire(queue_ttl_s=60)
+    house.jobs.purge(after_s=0)
+    assert [group.id for group in house.feedback.groups("", before=None, limit=9)] == [kept.id]
+    [confirmation] = house.feedback.confirmations(WEIGHTS, since=0)
+    assert confirmation.jobs == tuple(jobs[2:])
+    with house.database.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM group_members")).scalar_one() == 3
+
+
+def test_an_operator_s_label_goes_before_a_user_s(house: House) -> None:
+    first, second = house.answered(1, "generated", 0.1), house.answered(2, "generated", 0.1)
+    house.feedback.add("", first, Said("review", "op", label="generated"))
+    house.feedback.add("", first, MINE)
+    house.feedback.add("", second, MINE)
+    house.feedback.add("", second, Said("user", "another", "right"))
+    assert [(c.jobs, c.count) for c in house.feedback.confirmations(WEIGHTS, since=0)] == [((first,), 1)]
+    believed = house.feedback.confirmations(WEIGHTS, since=0, users=True)
+    assert sorted((c.jobs, c.count) for c in believed) == [((first,), 1), ((second,), 0)]
+
+
 def test_answers_of_before_are_put_into_the_queue(tmp_path: Path) -> None:
     """As a database of the version before has them."""
     engine = open_database(None, tmp_path)
@@ -210,9 +287,13 @@ def test_answers_of_before_are_put_into_the_queue(tmp_path: Path) -> None:
         replace(JOB, id="a" * 32), finished=Finished(result=json.dumps(result), made_by="x"), ttl_s=60
     )
     with engine.execution_options(writes=True).begin() as connection:
-        for table in ("feedback", "audit_trail", "signing_keys", "webhooks", "webhook_deliveries"):
+        for table in (
+            *("feedback", "audit_trail", "signing_keys", "webhooks", "webhook_deliveries"),
+            *("group_feedback", "group_members", "calibrations", "activations", "score_counts"),
+        ):
             connection.execute(text(f"DROP TABLE {table}"))
-        for column in ("verdict", "margin", "evidence", "stability", "surface", "action"):
+        connection.execute(text("DROP INDEX ix_jobs_appeal_of"))
+        for column in ("appeal_of", "verdict", "margin", "evidence", "stability", "surface", "action"):
             connection.execute(text(f"ALTER TABLE jobs DROP COLUMN {column}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0003'"))
     migrate(engine)
