@@ -12,6 +12,10 @@ measured on the other third. A rate of 10% is stated.
 The embedded model was fitted on these clips, so its scores of them are better than of others, and its own
 thresholds meet none of them. Rates are therefore stated, and fitted, for the stream before the shift in the
 same way: what is shown is what recalibration does to a rate, and not how good the model is.
+
+Seen with specsem-compact 1.3.0 and the first 171 camera clips of 70 sources that were scored (40 draws,
+mean): 10.4% before the shift, 34.6% after it, 10.3% recalibrated from counts of none. docs/feedback.md has
+the spread.
 """
 
 import argparse
