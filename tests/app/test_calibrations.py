@@ -72,7 +72,10 @@ def test_it_is_in_the_audit_trail(store: CalibrationStore, database: Engine) -> 
     store.activate(WEIGHTS, 1)
     store.roll_back(WEIGHTS)
     with database.connect() as connection:
-        told = [json.loads(row.entry) for row in connection.execute(text("SELECT entry FROM audit_trail"))]
+        told = [
+            json.loads(row.entry)
+            for row in connection.execute(text("SELECT entry FROM audit_trail ORDER BY seq"))
+        ]
     names = ["calibration_made", "calibration_activated", "calibration_rolled_back"]
     assert [entry["event"] for entry in told] == names
     assert told[0]["details"]["sha256"] == kept.used.sha256
