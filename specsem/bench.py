@@ -14,9 +14,8 @@ Stages, each waited for (on CUDA, synchronised):
 Extras are what each piece of evidence adds to that, taken in the same rounds: ``gates`` (their maps in the
 forward), ``pictures`` (decoding two windows again and drawing them), and each delivery of ``stability``.
 
-``ceiling`` is what the same device reaches in a large float32 matrix product of its own, in the same rounds;
-the forward's share of it counts two operations for each multiply-accumulate that
-``torch.utils.flop_counter`` finds (Fourier transforms are not among them, so the share errs to the low side).
+``ceiling`` is what the same device reaches in a large matrix product of the network's precision, in the same
+rounds (see `specsem.roofline`, which also takes the forward at each size of a batch).
 """
 
 import contextlib
@@ -29,7 +28,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,14 +38,14 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 import specsem
 from specsem.explain import pictures_of
 from specsem.files import Source, score_files
 from specsem.media import DELIVERIES, Clip, DecoderPool, Delivery, SamplePlan, Window
 from specsem.media._measure import decode_cost
+from specsem.model import SpecSemNet
+from specsem.roofline import BATCHES, matmul_gflops, operations, roofline
 from specsem.scorer import Scorer
 from specsem.synthetic import write_clip
 
@@ -58,7 +57,12 @@ EXTRAS = ("gates", "pictures", *DELIVERIES)
 
 
 def run(
-    *, model: str, device: str = "auto", quick: bool = False, tell: Callable[[str], None] = lambda _step: None
+    *,
+    model: str,
+    device: str = "auto",
+    quick: bool = False,
+    batches: Sequence[int] | None = None,
+    tell: Callable[[str], None] = lambda _step: None,
 ) -> Report:
     """Measure, and report as plain data for JSON.
 
@@ -66,6 +70,7 @@ def run(
         model: A registered model with its weights.
         device: auto, cpu or cuda.
         quick: One round on small clips: shows that all of it runs; its figures mean nothing.
+        batches: Windows in a forward, for the table of ``roofline``; 1 to 256, unless ``quick``.
         tell: Hears what is being done now.
     """
     load_before = os.getloadavg()[0]
@@ -89,7 +94,7 @@ def run(
             "model": {
                 "name": scorer.record.name,
                 "version": scorer.record.version,
-                "parameters": sum(p.numel() for p in scorer._net.parameters()),
+                "parameters": sum(p.numel() for p in scorer._network.net.parameters()),
             },
             "clips": {"width": width, "height": height, "seconds": seconds, "codec": "h264", "count": clips},
             "rounds": rounds,
@@ -98,6 +103,8 @@ def run(
         tell("Throughput")
         report["throughput"] = _throughput(pool, scorer, paths, max(1, rounds // 3))
         report["peak_memory_mib"] = _peak_memory(pool, scorer.device)
+        sizes = batches if batches is not None else BATCHES[:2] if quick else BATCHES
+        report["roofline"] = asdict(roofline(scorer, sizes, tell=tell))
     tell("Decoding ten seconds and ten minutes")
     report["decode_cost"] = _decode_cost(quick)
     return report
@@ -143,9 +150,10 @@ def _stages(
             samples[stage].append(took_ms)
         for stage, took_ms in _forward(scorer, together).items():
             samples[f"batched {stage}"].append(took_ms / len(clips))
-        samples["ceiling"].append(_matmul_gflops(device))
+        samples["ceiling"].append(matmul_gflops(device, scorer._network.precision))
 
-    gmacs = _operations(scorer, clips[0].windows) / 2e9
+    plain = SpecSemNet(scorer._network.net.config)
+    gmacs = operations(plain, scorer._network.pixels(clips[0].windows)) / 2e9
     ceiling = statistics.median(samples["ceiling"])
     reached = 2 * gmacs / (statistics.median(samples["forward"]) / 1e3)
     reached_batched = 2 * gmacs / (statistics.median(samples["batched forward"]) / 1e3)
@@ -196,41 +204,19 @@ def _extras(pool: DecoderPool, scorer: Scorer, path: Path, clip: Clip) -> dict[s
 @torch.inference_mode()
 def _forward(scorer: Scorer, windows: Sequence[Window]) -> dict[str, float]:
     """Milliseconds of ``transfer``, ``preprocess`` and ``forward`` of these windows."""
-    net, device = scorer._net, scorer.device  # the bench looks inside on purpose
+    network, device = scorer._network, scorer.device  # the bench looks inside on purpose
     begin = time.perf_counter()
-    crops, frames, boxes = _on_device(scorer, windows)
+    crops, frames, boxes = network.pixels(windows)
     _wait_for(device)
     transfer_ms = (time.perf_counter() - begin) * 1e3
     pixels = crops if scorer.plan.crop_side else frames[:, :, None]
-    preprocess_ms = _ms(partial(net.residual, pixels), device)
-    whole_ms = _ms(partial(net, crops, frames, boxes), device)
+    preprocess_ms = _ms(partial(network.net.residual, pixels), device)
+    whole_ms = _ms(partial(network.forward, crops, frames, boxes), device)
     return {
         "transfer": transfer_ms,
         "preprocess": preprocess_ms,
         "forward": max(1e-3, whole_ms - preprocess_ms),
     }
-
-
-def _on_device(scorer: Scorer, windows: Sequence[Window]) -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        scorer._stack([window.crops_TNHWC for window in windows]),
-        scorer._stack([window.frames_THWC for window in windows]),
-        scorer._stack([window.boxes_N4 for window in windows]),
-    )
-
-
-def _operations(scorer: Scorer, windows: Sequence[Window]) -> int:
-    """Floating-point operations of one clip's forward: two for each multiply-accumulate."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        scorer._net(*_on_device(scorer, windows))
-    return int(counter.get_total_flops())
-
-
-def _matmul_gflops(device: torch.device) -> float:
-    side = 1536 if device.type == "cpu" else 8192
-    factor = torch.randn(side, side, device=device)
-    _wait_for(device)
-    return 2 * side**3 / 1e6 / min(_ms(partial(torch.matmul, factor, factor), device) for _ in range(3))
 
 
 def _throughput(pool: DecoderPool, scorer: Scorer, paths: Sequence[Path], rounds: int) -> Report:
@@ -325,6 +311,7 @@ def print_report(report: Report) -> None:
     console.print("\nextra, ms a clip beyond the fast path")
     for extra in EXTRAS:
         console.print(f"{extra:<12} {_shown(report['extras_ms'][extra])}")
+    _print_roofline(console, report["roofline"])
     forward, memory = report["forward"], report["peak_memory_mib"]
     console.print(
         f"\nthroughput   {_shown(report['throughput']['clips_per_s'])} clips/s from path to verdict\n"
@@ -345,6 +332,32 @@ def print_report(report: Report) -> None:
         f"             {cost['long_ms']:.0f} ms for ten minutes, {cost['long_over_short']:.2f} times that; "
         f"{cost['isolation_ms']:.1f} ms of it is the price of a process of its own"
     )
+
+
+def _print_roofline(console: Console, measured: Report) -> None:
+    console.print(
+        f"\nforwards in {measured['precision']}, against {measured['matmul_gflops']:.0f} GFLOP/s "
+        f"in a matrix product and {measured['copy_gb_s']:.1f} GB/s in a copy"
+    )
+    table = Table(box=None, header_style="dim")
+    for column in ("model", "windows", "ms", "windows/s", "GFLOP/s", "of the product", "times the floor"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    table.add_column("runs as")
+    for point in measured["points"]:
+        shown = [point["model"], str(point["windows"])]
+        if point["ms"] is None:
+            table.add_row(*shown, *[""] * 5, point["note"])
+            continue
+        table.add_row(
+            *shown,
+            f"{point['ms']:.1f}",
+            f"{point['windows_per_s']:.1f}",
+            f"{point['gflops']:.0f}",
+            f"{point['share_of_matmul']:.0%}",
+            f"{point['times_floor']:.1f} ({point['bound_by']})",
+            point["way"],
+        )
+    console.print(table)
 
 
 def _shown(values: Report) -> str:

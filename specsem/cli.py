@@ -808,18 +808,34 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="A few rounds on small clips, to see that it runs.")
     ] = False,
+    batches: Annotated[
+        str | None,
+        typer.Option("--batches", metavar="N,N...", help="Windows in a forward; 1 to 256 unless said."),
+    ] = None,
 ) -> None:
     """Measure throughput, time per stage, peak memory and the cost of decoding, on clips made for it."""
     from rich.console import Console
 
     from specsem.bench import print_report, run
 
+    sizes = _sizes(batches) if batches is not None else None
     with _terminable(), Console(stderr=True).status("Measuring") as status:
-        report = run(model=model, device=device.value, quick=quick, tell=status.update)
+        report = run(model=model, device=device.value, quick=quick, batches=sizes, tell=status.update)
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:
         print_report(report)
+
+
+def _sizes(batches: str) -> list[int]:
+    """``1,4,16`` as numbers."""
+    try:
+        sizes = [int(size) for size in batches.split(",")]
+    except ValueError:
+        sizes = [0]
+    if min(sizes) < 1:
+        raise typer.BadParameter("numbers from 1 up, with commas between", param_hint="--batches")
+    return sizes
 
 
 class _ManyValues(TyperCommand):

@@ -33,8 +33,9 @@ class _Pair(nn.Module):
             self.sem.bias.copy_(joint.bias)
             self.spec.weight.copy_(joint.weight[:, sem_width:])
 
-    def forward(self, sem_LD: Tensor, spec_LD: Tensor) -> Tensor:
-        y_LD: Tensor = self.sem(sem_LD) + self.spec(spec_LD)
+    def forward(self, seen_LD: Tensor, spec_LD: Tensor) -> Tensor:
+        """``seen_LD`` is what ``sem`` made of the semantic features."""
+        y_LD: Tensor = self.spec(spec_LD) + seen_LD
         return y_LD
 
 
@@ -65,29 +66,45 @@ class Merging(nn.Module):
         elif kind == "semantic-only":
             self.last = nn.Linear(sem_width, spec_width)
 
+    def project(self, sem_LD: Tensor) -> Tensor:
+        """What a merge takes of the semantics: a linear map of them, (..., D_sem) -> (..., hidden).
+
+        Being linear (and affine interpolation commuting with it), it may be taken before they are sampled at
+        more places than they were made for, which costs a fraction.
+        """
+        match self.kind:
+            case "spectral-only":
+                return sem_LD
+            case "semantic-only":
+                projected_LD: Tensor = self.last(sem_LD)
+            case _:
+                projected_LD = self.pair.sem(sem_LD)
+        return projected_LD
+
     def gate(self, sem_LD: Tensor, spec_LD: Tensor) -> Tensor:
         """g in 0..1, of the shape of ``spec_LD``: the evidence map of this layer."""
-        g_LD: Tensor = torch.sigmoid(self.last(nn.functional.gelu(self.pair(sem_LD, spec_LD))))
-        return g_LD
+        return self._gate(self.project(sem_LD), spec_LD)
+
+    def _gate(self, seen_LD: Tensor, spec_LD: Tensor) -> Tensor:
+        return torch.sigmoid(self.last(nn.functional.gelu(self.pair(seen_LD, spec_LD))))
 
     def forward(self, sem_LD: Tensor, spec_LD: Tensor) -> Tensor:
         """See the class."""
-        return self.merge(sem_LD, spec_LD)[0]
+        return self.merge(self.project(sem_LD), spec_LD)[0]
 
-    def merge(self, sem_LD: Tensor, spec_LD: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What ``forward`` gives, and the gate, where the kind has one."""
+    def merge(self, seen_LD: Tensor, spec_LD: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What ``forward`` gives, and the gate, where the kind has one; of semantics that are projected."""
         match self.kind:
             case "gate":
-                g_LD = self.gate(sem_LD, spec_LD)
-                return spec_LD * (1.0 + g_LD), g_LD
+                g_LD = self._gate(seen_LD, spec_LD)
+                return torch.addcmul(spec_LD, spec_LD, g_LD), g_LD
             case "suppress":
-                g_LD = self.gate(sem_LD, spec_LD)
+                g_LD = self._gate(seen_LD, spec_LD)
                 return spec_LD * (2.0 * g_LD), g_LD
             case "concat":
-                y_LD: Tensor = spec_LD + self.pair(sem_LD, spec_LD)
+                y_LD: Tensor = spec_LD + self.pair(seen_LD, spec_LD)
                 return y_LD, None
             case "semantic-only":
-                z_LD: Tensor = self.last(sem_LD)
-                return z_LD.expand_as(spec_LD), None
+                return seen_LD.expand_as(spec_LD), None
             case "spectral-only":
                 return spec_LD, None

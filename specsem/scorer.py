@@ -15,16 +15,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
+from specsem.acceleration import Acceleration
 from specsem.attribution import Attributor
 from specsem.calibration import Calibration, CalibrationUnusable, verdict_at
 from specsem.errors import DeviceLost, ModelError, WeightsCorrupt
 from specsem.media import Clip, Window
 from specsem.model import SpecSemConfig, SpecSemNet
+from specsem.network import Network, Precision
 from specsem.registry import DEFAULT_MODEL, ModelRecord, get_model
 from specsem.result import Attribution, CalibrationUsed, Reason, Segment, Threshold, Verdict
-from specsem.spectral import high_pass, luma
 
 __all__ = ["ClipVerdict", "Scorer", "WindowScore"]
 
@@ -75,7 +75,8 @@ class Scorer:
     """A model with its weights, calibration and operating point on one device.
 
     On a CPU one thread owns it: forwards side by side only share the cores. On a GPU two threads may score at
-    a time, each on a stream of its own. ``judge`` may run in any.
+    a time, each on a stream of its own. ``judge`` may run in any. ``acceleration`` says what may be tried at
+    the warm-up to make forwards faster; `specsem.acceleration` keeps what works and pays.
 
     Raises:
         UnknownModel, WeightsMissing, WeightsCorrupt, UnknownPolicy: see ``specsem.errors``.
@@ -90,6 +91,8 @@ class Scorer:
         operating_point: str = "default",
         calibration: Calibration | None = None,
         max_batch: int = 32,
+        precision: Precision = "auto",
+        acceleration: Acceleration = "auto",
     ) -> None:
         self.record = get_model(model) if isinstance(model, str) else model
         self.device = resolve_device(device)
@@ -109,7 +112,14 @@ class Scorer:
         except RuntimeError as error:
             raise WeightsCorrupt(f"The weights of {self.record.name!r} don't fit its config.") from error
         self._streams = threading.local()
-        self._net = net.eval().to(self.device).to(memory_format=torch.channels_last)
+        self._network = Network(
+            net, self.device, precision=precision, acceleration=acceleration, max_batch=max_batch
+        )
+
+    @property
+    def ways(self) -> dict[int, str]:
+        """How batches of so many windows run since the warm-up; empty where there was no choice."""
+        return self._network.forward.ways
 
     @property
     def threshold(self) -> Threshold:
@@ -131,7 +141,7 @@ class Scorer:
         self.calibration = calibration
 
     def warm_up(self) -> float:
-        """One forward on gray; returns its milliseconds."""
+        """Find the fastest way, then one forward on gray; returns that one's milliseconds."""
         plan = self.plan
         gray = Window(
             start_s=0.0,
@@ -140,6 +150,8 @@ class Scorer:
             frames_THWC=np.full((plan.frames, plan.frame_side, plan.frame_side, 3), 128, np.uint8),
             boxes_N4=np.tile(np.array([0, 0, 1, 1], np.float32), (plan.crops, 1)),
         )
+        with torch.inference_mode(), self._stream():
+            self._network.forward.warm_up(self._network.pixels([gray]))
         begin = time.perf_counter()
         self.score_windows([gray])
         return (time.perf_counter() - begin) * 1e3
@@ -251,7 +263,21 @@ class Scorer:
     @torch.inference_mode()
     def _forward(self, windows: Sequence[Window], gates: bool) -> list[WindowScore]:
         with self._stream():
-            return self._forward_here(windows, gates)
+            said = self._network.say(windows, gates=gates)
+        return [
+            WindowScore(
+                window.start_s,
+                window.end_s,
+                logit=one.logit,
+                motion=one.motion,
+                detail=one.detail,
+                features_D=one.features_D,
+                semantic_logit=one.semantic_logit,
+                shown_D=one.shown_D,
+                gate_Nhw=one.gate_Nhw,
+            )
+            for window, one in zip(windows, said, strict=True)
+        ]
 
     def _stream(self) -> AbstractContextManager[Any]:
         """On a GPU each thread has its stream: one's copies run beside the other's kernels."""
@@ -261,55 +287,6 @@ class Scorer:
             self._streams.own = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         context: AbstractContextManager[Any] = torch.cuda.stream(self._streams.own)
         return context
-
-    def _forward_here(self, windows: Sequence[Window], gates: bool) -> list[WindowScore]:
-        crops_BTNHWC = self._stack([w.crops_TNHWC for w in windows])
-        frames_BTHWC = self._stack([w.frames_THWC for w in windows])
-        boxes_BN4 = self._stack([w.boxes_N4 for w in windows])
-        said = self._net.judge(crops_BTNHWC, frames_BTHWC, boxes_BN4, gates=gates)
-        motion_B, detail_B = _pixel_facts(crops_BTNHWC if self.plan.crop_side else frames_BTHWC[:, :, None])
-        no_gate = np.zeros((len(windows), 0, 0, 0), np.float32)
-        maps = no_gate if said.gate_BNhw is None else said.gate_BNhw.float().cpu().numpy()
-        facts = zip(
-            windows,
-            said.logit_B.float().tolist(),
-            motion_B.tolist(),
-            detail_B.tolist(),
-            said.features_BD.float().cpu().numpy(),
-            said.semantic_logit_B.float().tolist(),
-            said.shown_BD.float().cpu().numpy(),
-            maps,
-            strict=True,
-        )
-        return [
-            WindowScore(
-                w.start_s,
-                w.end_s,
-                logit,
-                motion,
-                detail,
-                features_D.copy(),
-                semantic_logit,
-                shown_D.copy(),
-                gate_Nhw.copy(),
-            )
-            for w, logit, motion, detail, features_D, semantic_logit, shown_D, gate_Nhw in facts
-        ]
-
-    def _stack(self, arrays: Sequence[np.ndarray]) -> Tensor:
-        host = torch.from_numpy(np.stack(arrays))
-        if self.device.type == "cuda":
-            return host.pin_memory().to(self.device, non_blocking=True)
-        return host
-
-
-def _pixel_facts(crops_BTNHWC: Tensor) -> tuple[Tensor, Tensor]:
-    """Motion and detail of each window, (B,) each, 0..255, on luma."""
-    luma_BTNHW = luma(crops_BTNHWC)
-    motion_B = luma_BTNHW.diff(dim=1).abs().mean(dim=(1, 2, 3, 4))
-    middle_BNHW = luma_BTNHW[:, luma_BTNHW.shape[1] // 2]
-    detail_B = high_pass(middle_BNHW).std(dim=(1, 2, 3))
-    return motion_B, detail_B
 
 
 def resolve_device(name: str) -> torch.device:

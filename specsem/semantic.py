@@ -12,6 +12,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from specsem.errors import WeightsMissing
+from specsem.spectral import constant
 
 __all__ = [
     "CLIP_MEAN",
@@ -62,17 +63,17 @@ def freeze(tower: nn.Module) -> None:
 def embed(tower: VisionTransformer, x_NCHW: Tensor) -> Tensor:
     """Patches to tokens, as open_clip does it before its first block: (N, C, H, W) -> (N, L, D)."""
     x_NDhw = tower.conv1(x_NCHW)
-    x_NLD = x_NDhw.flatten(2).transpose(1, 2)
-    cls_N1D = tower.class_embedding.to(x_NLD.dtype).expand(len(x_NLD), 1, -1)
-    x_NLD = torch.cat([cls_N1D, x_NLD], dim=1) + tower.positional_embedding.to(x_NLD.dtype)
+    cls_D = tower.class_embedding
+    x_NLD = x_NDhw.flatten(2).transpose(1, 2).to(cls_D.dtype)  # what autocast may have made of it
+    x_NLD = torch.cat([cls_D.expand(len(x_NLD), 1, -1), x_NLD], dim=1) + tower.positional_embedding
     tokens: Tensor = tower.ln_pre(x_NLD)
     return tokens
 
 
 def clip_normalize(x_NCHW: Tensor) -> Tensor:
     """Images of 0..1 as CLIP's towers want them."""
-    mean, std = (torch.tensor(v, device=x_NCHW.device, dtype=x_NCHW.dtype) for v in (CLIP_MEAN, CLIP_STD))
-    return (x_NCHW - mean[:, None, None]) / std[:, None, None]
+    mean_C11, std_C11 = (constant(v, x_NCHW.device)[:, None, None] for v in (CLIP_MEAN, CLIP_STD))
+    return (x_NCHW - mean_C11) / std_C11
 
 
 def tokens_after_layers(tower: VisionTransformer, x_NCHW: Tensor) -> list[Tensor]:

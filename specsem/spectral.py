@@ -7,22 +7,44 @@ residual of a resized frame; ``specsem-compact`` uses a small convolutional bran
 instead, because resizing removes the evidence (method, section 2, finding 1).
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ConvStage", "SpectralStem", "high_pass", "low_pass", "luma", "normalize_residual"]
+__all__ = [
+    "ConvBlock",
+    "ConvStage",
+    "SpectralStem",
+    "constant",
+    "high_pass",
+    "low_pass",
+    "luma",
+    "normalize_residual",
+]
 
 REFERENCE_SIDE = 224
 """The side at which the paper states its radius."""
 
 
+@lru_cache(maxsize=64)
+def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """These numbers on a device, (D,) float32, made once: a copy from the host would wait for the device in
+    every forward, and can't be part of a CUDA graph. Not to be written to.
+    """
+    with torch.inference_mode(False):  # training may use it as well
+        return torch.tensor(values, device=device)
+
+
+@lru_cache(maxsize=64)
 def _low_mask(height: int, width: int, radius: float, device: torch.device) -> Tensor:
     """1 inside the removed disc, 0 outside, on the half plane of ``rfft2``: (H, W // 2 + 1), float32."""
-    v_H1 = torch.fft.fftfreq(height, device=device).mul(REFERENCE_SIDE)[:, None]
-    u_1W = torch.fft.rfftfreq(width, device=device).mul(REFERENCE_SIDE)[None, :]
-    rounding = 1e-3  # a frequency on the circle belongs to the disc, whatever float32 makes of it
-    low_HW: Tensor = (v_H1.square() + u_1W.square() <= radius**2 + rounding).float()
-    return low_HW
+    with torch.inference_mode(False):  # as for `constant`
+        v_H1 = torch.fft.fftfreq(height, device=device).mul(REFERENCE_SIDE)[:, None]
+        u_1W = torch.fft.rfftfreq(width, device=device).mul(REFERENCE_SIDE)[None, :]
+        rounding = 1e-3  # a frequency on the circle belongs to the disc, whatever float32 makes of it
+        low_HW: Tensor = (v_H1.square() + u_1W.square() <= radius**2 + rounding).float()
+        return low_HW
 
 
 def high_pass(x_NCHW: Tensor, radius: float = 32.0) -> Tensor:
@@ -51,7 +73,7 @@ def low_pass(x_NCHW: Tensor, radius: float = 32.0) -> Tensor:
 
 def luma(x_HWC: Tensor) -> Tensor:
     """Brightness (BT.601) of RGB in the last dimension; float32, same range."""
-    y_HW: Tensor = x_HWC.float() @ torch.tensor([0.299, 0.587, 0.114], device=x_HWC.device)
+    y_HW: Tensor = x_HWC.float() @ constant((0.299, 0.587, 0.114), x_HWC.device)
     return y_HW
 
 
@@ -102,7 +124,7 @@ class ConvStage(nn.Module):
         self.down = nn.Sequential(
             nn.Conv2d(in_width, width, 3, stride=2, padding=1, bias=False), _norm(width), nn.GELU()
         )
-        self.blocks = nn.ModuleList(_ConvBlock(width) for _ in range(depth))
+        self.blocks = nn.ModuleList(ConvBlock(width) for _ in range(depth))
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """See the class."""
@@ -112,7 +134,9 @@ class ConvStage(nn.Module):
         return x_NCHW
 
 
-class _ConvBlock(nn.Module):
+class ConvBlock(nn.Module):
+    """(N, D, H, W) -> the same: what two 3x3 convolutions say is added."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
@@ -122,5 +146,6 @@ class _ConvBlock(nn.Module):
         nn.init.zeros_(self.norm2.weight)  # starts as the identity
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
+        """See the class."""
         y_NCHW = nn.functional.gelu(self.norm1(self.conv1(x_NCHW)))
         return nn.functional.gelu(x_NCHW + self.norm2(self.conv2(y_NCHW)))

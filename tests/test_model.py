@@ -235,7 +235,7 @@ class TestCompact:
             merging.pair.sem.register_forward_hook(lambda _, args, __: seen.append(args[0].shape[:3]))
         with torch.no_grad():
             net(*inputs(COMPACT))
-        assert seen == [(2, 1, 2)] * 2  # B, one of 8 frames, N
+        assert seen == [(2, 4, 4)] * 2  # B and the places of the tower: not T frames, nor those under N crops
 
     def test_the_semantic_head_reads_the_frame_the_crops_and_their_motion_in_one_run(self) -> None:
         torch.manual_seed(0)

@@ -78,7 +78,7 @@ def test_a_failing_accelerator_is_no_failing_clip(scorer: Scorer, monkeypatch: p
     def illegal_access(*_args: object, **_more: object) -> None:
         raise torch.AcceleratorError
 
-    monkeypatch.setattr(scorer._net, "judge", illegal_access)
+    monkeypatch.setattr(scorer._network.net, "judge", illegal_access)
     with pytest.raises(DeviceLost):
         scorer.warm_up()
 
