@@ -187,7 +187,13 @@ class LocalEngine:
 
         settings = self._settings
         operating_point = settings.policies().policy(settings.policy).operating_point
-        scorer = Scorer(settings.model, device=settings.device, operating_point=operating_point)
+        scorer = Scorer(
+            settings.model,
+            device=settings.device,
+            operating_point=operating_point,
+            precision=settings.precision,
+            acceleration=settings.acceleration,
+        )
         return scorer, scorer.warm_up()
 
     def check_ready(self) -> None:

@@ -188,6 +188,16 @@ class Settings(BaseSettings):
     )
     model: str = Field("specsem-compact", description="Registered model that gives the scores.")
     device: str = Field("auto", description="auto, cpu or cuda.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Of the products in the model; auto: bfloat16 on a GPU that has it, else float32. "
+        "bfloat16 may move a score by 0.005.",
+    )
+    acceleration: Literal["auto", "full", "off"] = Field(
+        "auto",
+        description="What is tried at the start to make the model faster, and kept where it does: auto tries "
+        "CUDA graphs, full also torch.compile (minutes), off nothing.",
+    )
     policy: str = Field(
         "default",
         description="Policy that decides what is to be done: its name, or `name@version`. Without a version, "

@@ -149,6 +149,9 @@ TrustOption = Annotated[
 
 def main() -> NoReturn:
     """Run the command line; ends the process."""
+    # Threads that spin while they wait for each other take the cores that decoders, or the neighbours, need:
+    # beside other work a forward takes twice as long then. Read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.DEBUG if os.environ.get("SPECSEM_DEBUG") else logging.ERROR)
     try:
         app()
