@@ -49,9 +49,9 @@ def test_operations_are_those_of_the_published_architecture() -> None:
 
 
 def test_what_would_take_too_long_is_left_out_and_said(scorer: Scorer) -> None:
-    measured = roofline(scorer, [1, 2, 1000, 2000], budget_s=30.0, also=())
-    assert [point.ms is None for point in measured.points] == [False, False, True, True]
-    assert "left out" in measured.points[2].note
+    measured = roofline(scorer, [1, 2, 4], budget_s=0.0, also=())
+    assert [point.ms is None for point in measured.points] == [False, True, True]
+    assert all("left out" in point.note for point in measured.points[1:])
 
 
 def test_what_needs_too_much_memory_is_left_out(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
