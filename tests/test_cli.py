@@ -416,3 +416,10 @@ def test_serving_other_machines_without_a_key_is_refused(environment: dict[str, 
     ran = specsem("serve", "--host", "0.0.0.0", "--port", "0", env=environment)  # noqa: S104  it is refused
     assert ran.returncode == 2
     assert b"SPECSEM_API_KEYS" in ran.stderr
+
+
+@pytest.mark.parametrize("batches", ["0", "1,x", ""])
+def test_a_batch_of_nothing_is_wrong_usage(batches: str) -> None:
+    ran = CliRunner().invoke(cli.app, ["bench", "--batches", batches])
+    assert ran.exit_code == 2
+    assert "--batches" in ran.output
