@@ -20,6 +20,7 @@ from app.observability.telemetry import Telemetry
 from app.problems import Problem
 from specsem.errors import MediaError
 from specsem.explain import pictures_of, stability_of
+from specsem.fingerprint import Fingerprinter
 from specsem.media import DELIVERIES, Clip, Delivery, MediaInfo, SamplePlan, Window
 from specsem.pipeline import FAST_PATH, SCAN_BATCH, Options, StopWatch, assemble
 from specsem.result import ScoredFile
@@ -97,12 +98,13 @@ class Scoring:
         lane: Lane = "interactive",
         on_progress: Progress | None = None,
         on_pictures: Pictures | None = None,
+        on_fingerprint: Callable[[bytes], None] | None = None,
     ) -> ScoredFile:
         """The answer for a file; ``name`` is what the answer calls it.
 
         ``timeout_s`` takes the place of a request's. ``on_progress`` hears the stage and the fraction of all
         work that is done, maybe in another thread. ``on_pictures`` takes the views, where evidence is asked
-        for; without it none are made.
+        for; without it none are made. ``on_fingerprint`` takes what the video looks like, likewise.
 
         Raises:
             MediaError: this file can't be scored.
@@ -116,6 +118,7 @@ class Scoring:
             lane=lane,
             tell=on_progress,
             on_pictures=on_pictures,
+            on_fingerprint=on_fingerprint,
         )
         return await self._within_time(work, timeout_s)
 
@@ -134,7 +137,9 @@ class Scoring:
         lane: Lane,
         tell: Progress | None,
         on_pictures: Pictures | None,
+        on_fingerprint: Callable[[bytes], None] | None,
     ) -> ScoredFile:
+        printer = Fingerprinter() if on_fingerprint is not None else None
         begun, clock = time.monotonic(), StopWatch()
         pictured = options.evidence and on_pictures is not None
         # About: what takes how long depends on the file and the device.
@@ -145,15 +150,19 @@ class Scoring:
                 tell(stage, share * units)
 
         if options.thorough:
-            clip, scores = await self._scan(path, say if tell else None, lane, options)
+            clip, scores = await self._scan(path, say if tell else None, lane, options, printer)
             verdict = await self._engine.judge(clip, scores)
         else:
             say("decode", 0.0)
             clip = await self._decode(path, self._engine.plan, lane)
             clock.decoded()
+            if printer is not None:
+                await asyncio.to_thread(printer.see, clip.windows)
             say("score", 0.5)
             verdict = await self._engine.score(clip, lane=lane, gates=options.evidence)
         clock.scored(clip)
+        if printer is not None and on_fingerprint is not None:
+            on_fingerprint(printer.fingerprint)
         stability = None
         if options.stability:
             sampled = verdict
@@ -206,7 +215,12 @@ class Scoring:
         )
 
     async def _scan(
-        self, path: Path, tell: Progress | None, lane: Lane, options: Options
+        self,
+        path: Path,
+        tell: Progress | None,
+        lane: Lane,
+        options: Options,
+        printer: Fingerprinter | None,
     ) -> "tuple[Clip, list[WindowScore]]":
         """The whole time line in constant memory: the decoder waits while the engine scores a handful."""
         loop = asyncio.get_running_loop()
@@ -217,6 +231,8 @@ class Scoring:
             duration_s = self._decoder.probe(path, cancel=cancel).duration_s if tell else 0.0
             with self._decoder.scan(path, self._engine.plan, cancel=cancel) as windows:
                 while batch := list(islice(windows, SCAN_BATCH)):
+                    if printer is not None:
+                        printer.see(batch, scanning=True)
                     # A scan is long anyway: nobody who waits for a single clip should wait for it.
                     scored = self._engine.score_windows(batch, lane="bulk", gates=options.evidence)
                     pending[:] = [asyncio.run_coroutine_threadsafe(scored, loop)]

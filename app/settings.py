@@ -282,6 +282,11 @@ class Settings(BaseSettings):
         False, description="Keep the file of a finished job for as long as its answer; else it goes at once."
     )
     max_queued_jobs: int = Field(10_000, gt=0, description="Jobs that wait before 503.")
+    similar_max_jobs: int = Field(
+        20_000,
+        gt=0,
+        description="Near-duplicates of a job are looked for among so many of its tenant's latest jobs.",
+    )
     long_video_s: float = Field(
         600.0, gt=0, description="/v1/score makes a job of what is longer, unless `Prefer: wait` is sent."
     )

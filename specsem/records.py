@@ -37,6 +37,8 @@ __all__ = [
     "PolicyRule",
     "ProblemDocument",
     "Readiness",
+    "SimilarJob",
+    "SimilarJobs",
     "Source",
     "Status",
     "Video",
@@ -111,6 +113,7 @@ class JobLinks(_Record):
     self: str
     events: str = Field(description="Server-sent events while it is under way.")
     views: str = Field(description="Its pictures: this, the name of a view of its evidence, and `.png`.")
+    similar: str = Field("", description="Others that look like it, once it is done.")
     report: str = Field(description="Signed, once it is done; with `?format=html` or `pdf` for people.")
     statement: str | None = Field(None, description="Statement of reasons, once it is done.")
     appeal_of: str | None = Field(None, description="The job at whose video this is a second look.")
@@ -234,6 +237,35 @@ class FeedbackSummary(_Record):
     unsure: int
     mine: Feedback | None = Field(description="What came with the key that asks, operators' decisions aside.")
     decision: Feedback | None = Field(description="The latest decision of an operator.")
+
+
+class SimilarJob(_Record):
+    """A job whose video looks like another's."""
+
+    job: str = Field(description="Its id.")
+    share: float = Field(ge=0, le=1, description="Of the frames that match.")
+    bits: int = Field(ge=0, le=256, description="In which the nearest frames differ; up to 31 is a match.")
+    same_bytes: bool
+    filename: str | None = Field(description="The client's name of it; null where the job has gone.")
+    verdict: Verdict | None = Field(description="Of its answer; null where that has gone.")
+    created_at: datetime | None
+    decision: Feedback | None = Field(
+        description="What an operator said of it. It is offered, and never applied: who agrees says so of "
+        "this job too."
+    )
+    feedback: FeedbackSummary
+
+
+class SimilarJobs(_Record):
+    """What looks like a job's video, the most alike first."""
+
+    hashes: list[str] = Field(
+        description="PDQ of some of its frames, in hexadecimal, as vPDQ and HMA take them. None: too little "
+        "is in its frames, or it was scored before hashes were kept."
+    )
+    jobs: list[SimilarJob]
+    compared: int = Field(description="With so many of the tenant's jobs, the latest first.")
+    complete: bool = Field(description="Whether that were all.")
 
 
 class Measured(_Record):

@@ -22,6 +22,7 @@ from app.jobs.database import DB_THREADS, open_database
 from app.jobs.feedback import Counted, Feedback, FeedbackStore, Group, GroupRefused, Said, Waiting
 from app.jobs.fetching import Fetched, Fetcher, name_of
 from app.jobs.files import JobFiles
+from app.jobs.similar import FingerprintStore, Found
 from app.jobs.store import Finished, JobStore, KeyTaken, NewJob, Progress
 from app.jobs.table import JobRow
 from app.observability.telemetry import Telemetry
@@ -124,6 +125,7 @@ class Jobs:
         self._threads = ThreadPoolExecutor(DB_THREADS, thread_name_prefix="specsem-jobs")
         self._opened: JobStore | None = None
         self._feedback: FeedbackStore
+        self._fingerprints: FingerprintStore
         self.trail: Trail
         """The audit trail, once the database is open."""
         self.media_bytes: dict[str, int] = {}
@@ -149,6 +151,7 @@ class Jobs:
         self.database = await self._run(open_database, settings.database_address, settings.data_dir)
         self._opened = JobStore(self.database)
         self._feedback = FeedbackStore(self.database)
+        self._fingerprints = FingerprintStore(self.database)
         self.trail = Trail(self.database)
         await self._run(self._files.open)
         await self.sweep()
@@ -320,6 +323,21 @@ class Jobs:
             )
         except Problem as problem:
             raise gone if problem.code == "video_not_found" else problem from problem
+
+    async def similar(self, tenant: str, job_id: str, *, limit: int) -> tuple[bytes, Found]:
+        """The hashes of a job's video, none where they aren't known, and the tenant's jobs that look like it.
+
+        Raises:
+            Problem: ``job_not_found`` (404); ``job_not_done`` (409), nobody has looked at it yet.
+        """
+        job = await self.find(tenant, job_id)
+        asked = await self._run(self._fingerprints.fingerprint, tenant, job_id)
+        if asked is None:
+            if job.status_now != "done":
+                raise Problem("job_not_done", "This job has no answer: what it looks like isn't known.")
+            return b"", Found()
+        most = self._settings.similar_max_jobs
+        return asked.hashes, await self._run(self._fingerprints.similar, asked, most=most, limit=limit)
 
     # -- what people say of answers -------------------------------------------------------------------------
 
@@ -590,7 +608,13 @@ class Jobs:
         except OSError:  # it expired meanwhile, say: then it is made anew
             return None
         answer = ScoredFile.model_validate_json(known.result).model_copy(update={"path": job.filename})
-        return Finished.of(self.decided(job, answer), made_by=made_by, from_store=True)
+        looks = self._fingerprints.fingerprint(known.tenant, known.id)
+        return Finished.of(
+            self.decided(job, answer),
+            made_by=made_by,
+            from_store=True,
+            fingerprint=looks.hashes if looks else b"",
+        )
 
     async def _same_request(self, job: NewJob) -> JobRow:
         assert job.idempotency_key is not None  # noqa: S101 - no key can't be taken

@@ -29,6 +29,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, defer
 
 from app.audit import Event, append
+from app.jobs import fingerprints
 from app.jobs.database import clock, is_sqlite
 from app.jobs.table import FeedbackRow, GroupMemberRow, GroupRow, JobRow
 from app.webhooks import outbox
@@ -89,15 +90,20 @@ class Finished:
     """What the policy makes of the result."""
     summary: dict[str, Any] = field(default_factory=dict)
     """What the audit trail keeps of the result."""
+    fingerprint: bytes = b""
+    """What the video looks like (``specsem.fingerprint``); empty where that isn't known."""
 
     @classmethod
-    def of(cls, answer: ScoredFile, *, made_by: str | None, from_store: bool = False) -> "Finished":
+    def of(
+        cls, answer: ScoredFile, *, made_by: str | None, from_store: bool = False, fingerprint: bytes = b""
+    ) -> "Finished":
         """With this answer."""
         limits, decision = answer.threshold, answer.decision
         return cls(
             result=answer.model_dump_json(),
             made_by=made_by,
             from_store=from_store,
+            fingerprint=fingerprint,
             verdict=answer.verdict,
             margin=min(abs(answer.score - limit) for limit in (limits.value, limits.lower)),
             score=answer.score,
@@ -219,6 +225,8 @@ class JobStore(Store):
         try:
             with self._session(self._writing) as session:
                 row = session.execute(statement.returning(JobRow)).scalar_one()
+                if finished is not None:
+                    fingerprints.keep(session, row, finished.fingerprint)
                 _tell(session, job.tenant, messages)
                 append(session, *events)
                 return row
@@ -319,6 +327,7 @@ class JobStore(Store):
             if groups:
                 session.execute(delete(GroupRow).where(GroupRow.id.in_(groups)))
                 session.execute(delete(GroupMemberRow).where(GroupMemberRow.group_id.in_(groups)))
+            fingerprints.forget(session, tenant, job_id)
             if not found:
                 return False
             append(session, Event("job_deleted", tenant, key, job_id))
@@ -387,6 +396,7 @@ class JobStore(Store):
         with self._session(self._writing) as session:
             if not hit(session, ended):
                 return False
+            fingerprints.keep(session, job, finished.fingerprint)
             _tell(session, job.tenant, finished.messages(job.id))
             append(session, finished.event(job.tenant, job.id))
             return True
@@ -449,7 +459,9 @@ class JobStore(Store):
             JobRow.status == "expired", JobRow.expires_at <= self._now() - after_s
         )
         with self._session(self._writing) as session:
-            return list(session.execute(statement.returning(JobRow.id)).scalars())
+            purged = list(session.execute(statement.returning(JobRow.id)).scalars())
+            fingerprints.purge(session)
+            return purged
 
     def in_need_of_media(self, ids: Sequence[str]) -> set[str]:
         """Which of these jobs still need their file."""

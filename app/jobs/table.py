@@ -4,7 +4,18 @@ needs a migration; a test compares the two."""
 import time
 from typing import Literal
 
-from sqlalchemy import BigInteger, Double, Index, MetaData, Text, UniqueConstraint, column, false, text
+from sqlalchemy import (
+    BigInteger,
+    Double,
+    Index,
+    LargeBinary,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    column,
+    false,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from specsem.pipeline import Options
@@ -20,6 +31,7 @@ __all__ = [
     "DeliveryStatus",
     "DisabledBecause",
     "FeedbackRow",
+    "FingerprintRow",
     "GroupKind",
     "GroupMemberRow",
     "GroupRow",
@@ -256,6 +268,24 @@ class ScoreCountRow(Base):
     """Of the logit: ``app.drift`` has the edges."""
     verdict: Mapped[str] = mapped_column(Text, primary_key=True)
     count: Mapped[int] = mapped_column(BigInteger)
+
+
+class FingerprintRow(Base):
+    """What the video of a job looks like (``specsem.fingerprint``), to find it again among others.
+
+    It outlives its job where a person has decided on that: the decision is worth most for what comes later.
+    """
+
+    __tablename__ = "fingerprints"
+    __table_args__ = (Index(None, "tenant", "created_at"),)
+
+    job_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    tenant: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str | None] = mapped_column(Text)
+    """Of the file."""
+    hashes: Mapped[bytes] = mapped_column(LargeBinary)
+    """32 bytes a frame, one behind the other."""
+    created_at: Mapped[float] = mapped_column(Double)
 
 
 class KeyRow(Base):

@@ -179,6 +179,7 @@ class Worker:
                 sha256 = await self._fetch(job, watch)
                 if known := await self._jobs.answer_known(job, sha256):
                     return known
+            looks = [b""]
             answer = await self._scoring.score(
                 self._jobs.path(job),
                 name=job.filename,
@@ -188,6 +189,7 @@ class Worker:
                 lane="bulk",
                 on_progress=watch.tell,
                 on_pictures=partial(self._jobs.keep_views, job),
+                on_fingerprint=looks.append,
             )
         except MediaError as error:
             return Finished(error_code=error.code, error_message=error.message)
@@ -207,7 +209,7 @@ class Worker:
             logger.exception("attempt %d failed", job.attempts)
             raise _Retry(OUR_FAULT, RETRY_PAUSE_S) from error
         made_by = self._jobs.made_by(answer.calibration)
-        return Finished.of(self._jobs.decided(job, answer), made_by=made_by)
+        return Finished.of(self._jobs.decided(job, answer), made_by=made_by, fingerprint=looks[-1])
 
     async def _fetch(self, job: JobRow, watch: _Watch) -> str:
         """Bring in the file of a job that was submitted by its address. Its sha256."""

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.jobs.service import Order
+from app.jobs.similar import Alike
 from app.jobs.table import JobRow
 from app.problems import Problem
 from app.routes._openapi import KEYED, file_body, problems
@@ -32,7 +33,8 @@ from app.routes.videos import STORED, UPLOAD, FileName, arriving, stored
 from app.schemas import AppealAsked, Job, JobLinks, JobList, JobProgress, NamedVideo, summary_of
 from app.services import Sender, Services, Tenant
 from app.uploads import content_type
-from specsem.records import Status
+from specsem.fingerprint import HASH_BYTES
+from specsem.records import SimilarJob, SimilarJobs, Status
 from specsem.result import ErrorBody
 
 __all__ = ["SUBMIT", "JobId", "accepted", "described", "router"]
@@ -215,6 +217,32 @@ async def view(job_id: JobId, name: ViewName, parts: Services, tenant: Tenant) -
     return PngResponse(png, headers={"Content-Disposition": f'inline; filename="{job.id[:8]}-{name}.png"'})
 
 
+@router.get(
+    "/{job_id}/similar",
+    summary="Jobs that look like it",
+    responses=problems("job_not_found", "job_not_done", "invalid_request"),
+)
+async def similar(
+    job_id: JobId,
+    parts: Services,
+    sender: Sender,
+    limit: Annotated[int, Query(ge=1, le=100, description="So many at most.")] = 20,
+) -> SimilarJobs:
+    """Near-duplicates among the tenant's jobs, by perceptual hashes of some frames (PDQ): re-encoded, scaled
+    or cut versions, and the same bytes. Flips, crops and overlays may hide one.
+
+    What an operator decided on one of them is offered in its `decision`, and changes nothing here: who agrees
+    says so of this job (`PUT /v1/review/{job_id}`). Of a job that has expired, only what was decided is left.
+    """
+    hashes, found = await parts.jobs.similar(sender.tenant, job_id, limit=limit)
+    return SimilarJobs(
+        hashes=[hashes[at : at + HASH_BYTES].hex() for at in range(0, len(hashes), HASH_BYTES)],
+        jobs=[_alike(alike, actor=sender.key) for alike in found.alike],
+        compared=found.compared,
+        complete=found.complete,
+    )
+
+
 async def _watched(job_id: JobId, parts: Services, tenant: Tenant) -> JobRow:
     """Looked up before the stream begins, so that an unknown id is a 404."""
     return await parts.jobs.find(tenant, job_id)
@@ -298,10 +326,31 @@ def described(job: JobRow, *, with_result: bool = True) -> Job:
             self=f"/v1/jobs/{job.id}",
             events=f"/v1/jobs/{job.id}/events",
             views=f"/v1/jobs/{job.id}/views/",
+            similar=f"/v1/jobs/{job.id}/similar",
             report=f"/v1/jobs/{job.id}/report",
             statement=f"/v1/jobs/{job.id}/statement",
             appeal_of=f"/v1/jobs/{job.appeal_of}" if job.appeal_of else None,
         ),
+    )
+
+
+def _alike(alike: Alike, *, actor: str) -> SimilarJob:
+    """A job that looks like another, for this actor."""
+    job = alike.job
+    has_answer = job is not None and job.status_now == "done"
+    summary = summary_of(alike.feedback, actor=actor)
+    return SimilarJob.model_validate(
+        {
+            "job": alike.job_id,
+            "share": alike.share,
+            "bits": alike.bits,
+            "same_bytes": alike.same_bytes,
+            "filename": job.filename if job else None,
+            "verdict": job.verdict if job is not None and has_answer else None,
+            "created_at": _time(job.created_at) if job else None,
+            "decision": summary.decision,
+            "feedback": summary,
+        }
     )
 
 

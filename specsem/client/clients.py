@@ -19,6 +19,7 @@ from specsem.records import (
     Opinion,
     PolicyList,
     Readiness,
+    SimilarJobs,
     Status,
     Video,
 )
@@ -192,6 +193,10 @@ class Client:
         """A picture of a job's evidence (PNG), as its views name it."""
         return self._run(self._flows.fetch(f"{job_path(job)}/views/{name}.png"))
 
+    def similar(self, job: Job | str) -> SimilarJobs:
+        """Jobs that look like it, with what operators decided on those. Nothing follows from it by itself."""
+        return self._run(self._flows.read(SimilarJobs, job_path(job) + "/similar"))
+
     def delete_job(self, job: Job | str) -> None:
         """Remove a job with its answer and its file; one under way is cancelled."""
         self._run(self._flows.delete(job_path(job)))
@@ -359,6 +364,10 @@ class AsyncClient:
     async def view(self, job: Job | str, name: str) -> bytes:
         """As ``Client.view``."""
         return await self._run(self._flows.fetch(f"{job_path(job)}/views/{name}.png"))
+
+    async def similar(self, job: Job | str) -> SimilarJobs:
+        """As ``Client.similar``."""
+        return await self._run(self._flows.read(SimilarJobs, job_path(job) + "/similar"))
 
     async def delete_job(self, job: Job | str) -> None:
         """As ``Client.delete_job``."""

@@ -3,7 +3,8 @@ server that uses them, or a worker beside it (`doubles.py worker`); settings com
 
 What a file does is written in it: ``BAD:<code>`` is refused with that code, ``SLOW:<seconds>`` decodes
 slowly, ``DIE`` takes the whole process along, ``SCORE:<0..1>`` gets that score, ``FLIP:<0..1>`` gets this one
-after any delivery; any other gets 0.5.
+after any delivery; any other gets 0.5. ``LOOKS:<number>`` shows pictures of that number, and any
+other file nothing.
 """
 
 import os
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from app.engines import LocalEngine
 from app.main import create_app, run, work
@@ -29,6 +31,7 @@ from app.settings import Settings
 from specsem.calibration import Calibration
 from specsem.errors import Cancelled, NotFound, SpecSemError, media_error
 from specsem.media import Clip, Coverage, MediaInfo, SamplePlan, Window
+from specsem.media.types import UInt8
 from specsem.registry import ModelRecord
 from specsem.result import Attribution, Family, Segment, Threshold
 
@@ -50,10 +53,24 @@ RECORD = ModelRecord(
 )
 
 
-def window(start_s: float, score: float) -> Window:
+def picture(number: int) -> UInt8:
+    """One that looks like no other's: soft blobs, as a photograph has them."""
+    chance = np.random.default_rng(number)
+    coarse = chance.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((64, 64), Image.Resampling.BICUBIC))
+
+
+def window(start_s: float, score: float, looks: UInt8 | None = None) -> Window:
     pixels = np.zeros((1, 1, 2, 2, 3), np.uint8)
+    frames = pixels[0] if looks is None else looks[None]
     boxes = np.full((1, 4), score, np.float32)  # the stand-in for a model reads the score from here
-    return Window(start_s, start_s + 0.32, pixels, pixels[0], boxes)
+    return Window(start_s, start_s + 0.32, pixels, frames, boxes)
+
+
+def looks_of(path: Path, at: int) -> UInt8 | None:
+    """What a file shows in one of its windows."""
+    found = re.search(rb"LOOKS:(\d+)", path.read_bytes()[:200])
+    return picture(100 * int(found[1]) + at) if found else None
 
 
 class Decoder:
@@ -69,13 +86,14 @@ class Decoder:
 
     def decode(self, path: Path, plan: SamplePlan, /, *, cancel: threading.Event | None) -> Clip:
         score = self._read(path, cancel, delivered=plan.delivery is not None)
-        windows = [window(start_s, score) for start_s in plan.starts_s or (0.0, 2.0)]
+        starts_s = plan.starts_s or (0.0, 2.0)
+        windows = [window(start_s, score, looks_of(path, at)) for at, start_s in enumerate(starts_s)]
         return Clip(INFO, windows, Coverage(0.64, 4.0, 0.16), warnings=[], decode_ms=1.0)
 
     @contextmanager
     def scan(self, path: Path, _plan: SamplePlan, /, *, cancel: threading.Event | None) -> Iterator[Any]:
         score = self._read(path, cancel)
-        scan = iter([window(number * 0.32, score) for number in range(12)])
+        scan = iter([window(at * 0.32, score, looks_of(path, at // 6)) for at in range(12)])
 
         class Scan:
             clip = Clip(replace(INFO, frames_scored=96), [], Coverage(4.0, 4.0, 1.0))
