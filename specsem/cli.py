@@ -49,6 +49,7 @@ COMMANDS_ELSEWHERE = {
     "answers": "app.policy:stored_answers",
     "calibrations": "app.calibrations:open_calibrations",
     "recalibrate": "specsem.training.recalibrate:recalibrate",
+    "connect": "app.connectors.running:connect",
     "train": "specsem.training.run:train",
     "ablate": "specsem.training.ablation:ablate",
     "evaluate": "specsem.evaluation.run:evaluate",
@@ -90,6 +91,12 @@ webhooks = typer.Typer(
     name="webhooks", help="Webhooks of the service: who is told of what happens.", no_args_is_help=True
 )
 app.add_typer(webhooks)
+
+
+connect = typer.Typer(
+    name="connect", help="Take videos from elsewhere to a running service.", no_args_is_help=True
+)
+app.add_typer(connect)
 
 
 class Device(StrEnum):
@@ -764,6 +771,62 @@ def roll_back_calibration() -> None:
     with _elsewhere("calibrations")(_settings()) as bench:
         version = bench.roll_back()
     typer.echo(f"Calibration {version} is active again.")
+
+
+ServiceOption = Annotated[
+    str, typer.Option("--service", metavar="URL", envvar="SPECSEM_SERVICE", help="Where the service is.")
+]
+KeyFileOption = Annotated[
+    Path | None,
+    typer.Option("--key-file", metavar="FILE", help="Holds the key. [default: the variable SPECSEM_KEY]"),
+]
+InFlightOption = Annotated[int, typer.Option("--in-flight", min=1, max=64, help="Videos at a time.")]
+OnceOption = Annotated[bool, typer.Option("--once", help="End when nothing more comes.")]
+OutcomesOption = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Write each outcome there, as JSON.")
+]
+LOCAL_SERVICE = "http://127.0.0.1:8000"
+
+
+@connect.command("folder", no_args_is_help=True)
+def connect_folder(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Files are put there, and not below.")],
+    service: ServiceOption = LOCAL_SERVICE,
+    key_file: KeyFileOption = None,
+    in_flight: InFlightOption = 4,
+    once: OnceOption = False,
+    out: OutcomesOption = None,
+    settle: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="A file is taken once it has not changed so long.")
+    ] = 2.0,
+) -> None:
+    """Watch a folder: files are scored, then moved into done/ or failed/ in it, with their outcomes."""
+    _connect("folder", service, key_file, in_flight, once, out=out, folder=folder, settle_s=settle)
+
+
+@connect.command("s3", no_args_is_help=True)
+def connect_s3(
+    queue: Annotated[str, typer.Argument(metavar="QUEUE_URL", help="SQS, which the bucket notifies.")],
+    aside: Annotated[
+        Path, typer.Option("--aside", metavar="DIR", help="Keep what can't be scored there, as JSON.")
+    ],
+    service: ServiceOption = LOCAL_SERVICE,
+    key_file: KeyFileOption = None,
+    in_flight: InFlightOption = 4,
+    once: OnceOption = False,
+    out: OutcomesOption = None,
+) -> None:
+    """Score what is put into an S3-compatible bucket, by its notifications. Needs the extra `s3`."""
+    _connect("s3", service, key_file, in_flight, once, out=out, aside=aside, queue=queue)
+
+
+def _connect(
+    kind: str, service: str, key_file: Path | None, in_flight: int, once: bool, **given: Any
+) -> None:
+    settled = _elsewhere("connect")(
+        kind, service=service, key_file=key_file, in_flight=in_flight, once=once, **given
+    )
+    typer.echo(f"{settled} scored or set aside.", err=True)
 
 
 @contextlib.contextmanager
