@@ -26,7 +26,7 @@ def signed(text: str, *secrets: str, at: datetime | None = None) -> dict[str, st
 
 
 def test_events_are_records() -> None:
-    [done] = job_ended("4b" * 16, result=json.dumps(ANSWER))
+    [done] = job_ended("4b" * 16, verdict="generated", score=ANSWER["score"])
     text = body(done.type, done.data)
     message = verify(text.encode(), signed(text), SECRET)
     assert message.id == ID
