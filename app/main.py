@@ -81,7 +81,7 @@ from specsem.media import TrustList
 from specsem.policy import Policy, require_supported
 from specsem.registry import get_model
 
-__all__ = ["create_app", "run", "work"]
+__all__ = ["check_usable", "create_app", "open_listener", "run", "work"]
 
 logger = logging.getLogger("specsem.app")
 
@@ -526,9 +526,9 @@ def run(settings: Settings, engine: Engine | None = None, decoder: Decoder | Non
         TracingUnavailable: traces are on, and OpenTelemetry isn't installed.
     """
     app = create_app(settings, engine, decoder)
-    _check(settings, engine)
+    check_usable(settings, engine)
     logs.configure(settings)
-    listener = _listener(settings.host, settings.port, "--port or SPECSEM_PORT")
+    listener = open_listener(settings.host, settings.port, "--port or SPECSEM_PORT")
     server = _Server(_server_config(app, settings), app, settings.shutdown_grace_s)
     failures: list[SpecSemError] = []
 
@@ -563,7 +563,7 @@ def work(
     if settings.worker_port is not None:
         check_exposure(settings, settings.worker_host)
     telemetry = open_telemetry(settings)
-    _check(settings, engine)
+    check_usable(settings, engine)
     logs.configure(settings)
     asyncio.run(_work(settings, engine or LocalEngine(settings), decoder, telemetry))
 
@@ -636,7 +636,7 @@ async def _answering(works: Works) -> AsyncIterator[None]:
         if not open_to_this_machine:
             await stack.enter_async_context(keyring.opened(KeyStore(works.jobs.database)))
         listener = stack.enter_context(
-            _listener(settings.worker_host, settings.worker_port, "SPECSEM_WORKER_PORT")
+            open_listener(settings.worker_host, settings.worker_port, "SPECSEM_WORKER_PORT")
         )
         server = _Beside(_server_config(app, settings))
         serving = asyncio.create_task(server.serve([listener]))
@@ -648,8 +648,12 @@ async def _answering(works: Works) -> AsyncIterator[None]:
             await asyncio.gather(serving, return_exceptions=True)
 
 
-def _check(settings: Settings, engine: Engine | None) -> None:
-    """Say now, in a sentence, what would otherwise be a trace from the middle of a start."""
+def check_usable(settings: Settings, engine: Engine | None = None) -> None:
+    """Say now, in a sentence, what would otherwise be a trace from the middle of a start.
+
+    Raises:
+        DataDirUnusable, TrustListUnusable, StoreUnusable, ModelError: see ``run``.
+    """
     settings.make_data_dir()
     settings.trust_list()
     book = settings.policies()
@@ -688,8 +692,12 @@ def _server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     )
 
 
-def _listener(host: str, port: int, setting: str) -> socket.socket:
-    """The bound socket. Bound here, so that a port that is taken is said in a sentence."""
+def open_listener(host: str, port: int, setting: str) -> socket.socket:
+    """The bound socket. Bound here, so that a port that is taken is said in a sentence.
+
+    Raises:
+        CannotServe: it is; ``setting`` is where another is chosen.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048)

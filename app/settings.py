@@ -212,6 +212,28 @@ class Settings(BaseSettings):
         "nothing.",
     )
 
+    # Replicas: `specsem serve --engine ray`.
+    ray_address: str | None = Field(
+        None,
+        description="Ray cluster to join, HOST:PORT or auto. Without it, one of its own, on loopback.",
+    )
+    ray_replicas: int = Field(1, ge=1, description="Replicas of the model; with ray_max_replicas, the least.")
+    ray_max_replicas: int | None = Field(
+        None,
+        ge=1,
+        description="As many replicas while there is much to do. Without it, their number is fixed.",
+    )
+    ray_replica_cpus: float = Field(1.0, gt=0, description="CPUs of one replica: its threads, and its place.")
+    ray_replica_gpus: float = Field(
+        0.0, ge=0, description="GPUs of one replica; 0.5 puts two on one. 0: on the CPU."
+    )
+    ray_ingresses: int = Field(
+        1,
+        ge=1,
+        description="Processes that take requests and decode. More than one share SPECSEM_DATA_DIR, and each "
+        "counts its own limits.",
+    )
+
     # Uploads and the store.
     max_upload_bytes: int = Field(4 * GIB, gt=0, description="Largest video accepted, in bytes.")
     max_stored_bytes: int = Field(
@@ -405,6 +427,12 @@ class Settings(BaseSettings):
     def _keys_are_strong(self) -> "Settings":
         if any(len(key.get_secret_value()) < MIN_KEY_CHARACTERS for key in self.api_keys):
             raise ValueError(f"a key in SPECSEM_API_KEYS is shorter than {MIN_KEY_CHARACTERS} characters")
+        return self
+
+    @model_validator(mode="after")
+    def _replicas_are_in_order(self) -> "Settings":
+        if self.ray_max_replicas is not None and self.ray_max_replicas < self.ray_replicas:
+            raise ValueError("SPECSEM_RAY_MAX_REPLICAS is less than SPECSEM_RAY_REPLICAS")
         return self
 
     @field_validator("database_password_file")

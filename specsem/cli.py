@@ -40,7 +40,9 @@ __all__ = ["app", "main"]
 COMMANDS_ELSEWHERE = {
     "settings": "app.settings:Settings",
     "serve": "app.main:run",
+    "serve on ray": "app.ray_app:run",
     "worker": "app.main:work",
+    "bulk": "app.bulk:bulk",
     "keys": "app.keys:open_keys",
     "webhooks": "app.webhooks.console:Console",
     "signing": "app.signing:open_public_keys",
@@ -107,6 +109,13 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class ServeEngine(StrEnum):
+    """Where the service runs its model."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 class Split(StrEnum):
     """Which clips of a manifest."""
 
@@ -118,6 +127,15 @@ class Split(StrEnum):
 ModelOption = Annotated[str, typer.Option("--model", metavar="NAME", help="One of `specsem models`.")]
 DeviceOption = Annotated[
     Device, typer.Option("--device", help="Where the model runs; auto: CUDA if there is one.")
+]
+TrustListOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--trust-list",
+        metavar="FILE",
+        envvar="SPECSEM_C2PA_TRUST_LIST",
+        help="Certificates (PEM) of those who are trusted to sign where a video comes from.",
+    ),
 ]
 DataOption = Annotated[
     list[Path], typer.Option("--data", metavar="MANIFEST...", help="One or more manifests (JSON lines).")
@@ -228,15 +246,7 @@ def score(
             help="What `calibrations show` printed, in place of the model's own.",
         ),
     ] = None,
-    trust_list: Annotated[
-        Path | None,
-        typer.Option(
-            "--trust-list",
-            metavar="FILE",
-            envvar="SPECSEM_C2PA_TRUST_LIST",
-            help="Certificates (PEM) of those who are trusted to sign where a video comes from.",
-        ),
-    ] = None,
+    trust_list: TrustListOption = None,
 ) -> None:
     """Score videos: generated, authentic or inconclusive.
 
@@ -302,14 +312,82 @@ def score(
         raise typer.Exit(EXIT_UNSCORED)
 
 
+@app.command(no_args_is_help=True)
+def bulk(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="MANIFEST|FOLDER", help="Here, or as a URL: s3://bucket/folder/, gs://bucket/list.jsonl."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="Parquet, a row a file. It resumes from there.")
+    ],
+    model: ModelOption = DEFAULT_MODEL,
+    device: DeviceOption = Device.AUTO,
+    policy: PolicyOption = "default",
+    policy_file: PolicyFileOption = None,
+    trust_list: TrustListOption = None,
+    decoders: Annotated[
+        int | None, typer.Option(min=1, help="Processes that decode. [default: a core each, but for one]")
+    ] = None,
+    scorers: Annotated[int, typer.Option(min=1, help="Processes that score.")] = 1,
+    gpus: Annotated[
+        float, typer.Option(min=0, help="GPUs of each of these; 0.5 puts two on one. 0: on the CPU.")
+    ] = 0.0,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="A Ray cluster to join. [default: one of its own]")
+    ] = None,
+) -> None:
+    """Score many files on Ray (extra `ray`): every file is a row, also one that can't be scored.
+
+    What has its row is not scored again, after a kill either. Exit codes are those of `score`.
+    """
+    from specsem.output import ProgressBar
+    from specsem.text import plural
+
+    run = _elsewhere("bulk")
+    with _terminable(), contextlib.ExitStack() as stack:
+        bars: list[ProgressBar] = []
+
+        def start(tally: Any) -> None:
+            if tally.before:
+                typer.echo(f"{tally.before} of {plural(tally.files, 'file')} have a row already.", err=True)
+            bars.append(stack.enter_context(ProgressBar(tally.files - tally.before, lines=True)))
+            bars[0].begin()
+
+        tally = run(
+            source,
+            out,
+            model=model,
+            device=device.value,
+            policy=policy,
+            policy_file=policy_file,
+            trust_list=trust_list,
+            decoders=decoders or max(1, (os.cpu_count() or 2) - 1),
+            scorers=scorers,
+            gpus=gpus,
+            address=address,
+            on_start=start,
+            on_progress=lambda files: bars[0].advance(files),  # noqa: PLW0108 - there is none yet
+        )
+    typer.echo(f"{plural(tally.scored, 'file')} scored, {tally.failed} could not be: {out}", err=True)
+    if tally.failed:
+        raise typer.Exit(EXIT_UNSCORED)
+
+
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to bind. [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to bind. [default: 8000]")] = None,
+    engine: Annotated[
+        ServeEngine,
+        typer.Option(help="Where the model runs: in this process, or in replicas on Ray (extra `ray`)."),
+    ] = ServeEngine.LOCAL,
 ) -> None:
     """Start the service and its page. Every other setting is an environment variable, SPECSEM_..."""
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    _elsewhere("serve")(_settings(**given))
+    _elsewhere("serve" if engine is ServeEngine.LOCAL else "serve on ray")(_settings(**given))
 
 
 @app.command()

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 STYLES = {"generated": "bold red", "authentic": "bold green", "inconclusive": "bold yellow"}
 BARS = "▁▂▃▄▅▆▇█"
 UNSEEN = "·"
+LINE_EVERY_S = 30.0
 
 
 class JsonLines:
@@ -198,14 +199,21 @@ class _Pace(ProgressColumn):
         each_s: float | None = task.fields["each_s"]
         if each_s is None or task.total is None:
             return Text("")
-        rate = f"{each_s:.1f} s/file" if each_s >= 1 else f"{1 / each_s:.1f} files/s"
-        return Text(f"{rate}, {_clock(each_s * (task.total - task.completed))} left")
+        return Text(_pace(each_s, task.total - task.completed))
+
+
+def _pace(each_s: float, left: float) -> str:
+    rate = f"{each_s:.1f} s/file" if each_s >= 1 else f"{1 / each_s:.1f} files/s"
+    return f"{rate}, {_clock(each_s * left)} left"
 
 
 class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
-    """Files done, rate and time left on standard error, if that is a terminal."""
+    """Files done, rate and time left on standard error, if that is a terminal.
 
-    def __init__(self, total: int) -> None:
+    ``lines``: if it is none, a line of it now and then.
+    """
+
+    def __init__(self, total: int, *, lines: bool = False) -> None:
         console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -220,8 +228,10 @@ class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
             redirect_stderr=False,
         )
         self._task = self._progress.add_task("Loading the model", total=total, each_s=None)
-        self._began = 0.0
+        self._total = total
+        self._began = self._said = 0.0
         self._done = 0
+        self._lines = lines and not console.is_terminal
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -234,12 +244,12 @@ class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
 
     def begin(self) -> None:
         """The clock starts."""
-        self._began = time.monotonic()
+        self._began = self._said = time.monotonic()
         self._progress.update(self._task, description="Scoring")
 
-    def advance(self) -> None:
-        """One more file is done."""
-        self._done += 1
+    def advance(self, files: int = 1) -> None:
+        """So many more files are done."""
+        self._done += files
         self._show(self._done)
 
     def advance_within(self, fraction: float) -> None:
@@ -249,6 +259,11 @@ class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
     def _show(self, completed: float) -> None:
         each_s = (time.monotonic() - self._began) / completed if completed else None
         self._progress.update(self._task, completed=completed, each_s=each_s)
+        if self._lines and each_s is not None and time.monotonic() - self._said >= LINE_EVERY_S:
+            self._said = time.monotonic()
+            print(
+                f"{completed:.0f} of {self._total}, {_pace(each_s, self._total - completed)}", file=sys.stderr
+            )
 
 
 def time_line(segments: Sequence[Segment], duration_s: float, width: int) -> str:

@@ -26,7 +26,7 @@ from specsem.network import Network, Precision
 from specsem.registry import DEFAULT_MODEL, ModelRecord, get_model
 from specsem.result import Attribution, CalibrationUsed, Reason, Segment, Threshold, Verdict
 
-__all__ = ["ClipVerdict", "Scorer", "WindowScore"]
+__all__ = ["ClipVerdict", "Judge", "Scorer", "WindowScore"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,55 +71,30 @@ class ClipVerdict:
     """Which one made score and threshold of the logit."""
 
 
-class Scorer:
-    """A model with its weights, calibration and operating point on one device.
-
-    On a CPU one thread owns it: forwards side by side only share the cores. On a GPU two threads may score at
-    a time, each on a stream of its own. ``judge`` may run in any. ``acceleration`` says what may be tried at
-    the warm-up to make forwards faster; `specsem.acceleration` keeps what works and pays.
+class Judge:
+    """What makes a verdict of windows' scores: calibration, operating point and the model's domain.
 
     Raises:
-        UnknownModel, WeightsMissing, WeightsCorrupt, UnknownPolicy: see ``specsem.errors``.
-        ModelError: the device is not there.
+        UnknownModel, UnknownPolicy: see ``specsem.errors``.
+        CalibrationUnusable: it was fitted for another model's features.
     """
 
     def __init__(
         self,
         model: str | ModelRecord = DEFAULT_MODEL,
         *,
-        device: str = "auto",
         operating_point: str = "default",
         calibration: Calibration | None = None,
-        max_batch: int = 32,
-        precision: Precision = "auto",
-        acceleration: Acceleration = "auto",
     ) -> None:
         self.record = get_model(model) if isinstance(model, str) else model
-        self.device = resolve_device(device)
         self.operating_point = operating_point
         self.shipped = Calibration.load(self.record.folder)
         """The calibration that came with the model."""
         self.calibration = self.shipped
         self.use(calibration or self.shipped)
         self.attributor = Attributor.load(self.record)
-        config = SpecSemConfig.from_dict(self.record.config)
-        self.plan = config.plan()
-        self.max_batch = max_batch
-        """Windows in one forward; halved when the device runs out of memory."""
-        net = SpecSemNet(config)
-        try:
-            net.load_state_dict(load_file(self.record.verified_weights()))
-        except RuntimeError as error:
-            raise WeightsCorrupt(f"The weights of {self.record.name!r} don't fit its config.") from error
-        self._streams = threading.local()
-        self._network = Network(
-            net, self.device, precision=precision, acceleration=acceleration, max_batch=max_batch
-        )
-
-    @property
-    def ways(self) -> dict[int, str]:
-        """How batches of so many windows run since the warm-up; empty where there was no choice."""
-        return self._network.forward.ways
+        self.config = SpecSemConfig.from_dict(self.record.config)
+        self.plan = self.config.plan()
 
     @property
     def threshold(self) -> Threshold:
@@ -139,51 +114,6 @@ class Scorer:
                 f"This calibration was fitted for another model than {self.record.name}."
             )
         self.calibration = calibration
-
-    def warm_up(self) -> float:
-        """Find the fastest way, then one forward on gray; returns that one's milliseconds."""
-        plan = self.plan
-        gray = Window(
-            start_s=0.0,
-            end_s=0.0,
-            crops_TNHWC=np.full((plan.frames, plan.crops, plan.crop_side, plan.crop_side, 3), 128, np.uint8),
-            frames_THWC=np.full((plan.frames, plan.frame_side, plan.frame_side, 3), 128, np.uint8),
-            boxes_N4=np.tile(np.array([0, 0, 1, 1], np.float32), (plan.crops, 1)),
-        )
-        with torch.inference_mode(), self._stream():
-            self._network.forward.warm_up(self._network.pixels([gray]))
-        begin = time.perf_counter()
-        self.score_windows([gray])
-        return (time.perf_counter() - begin) * 1e3
-
-    def score_windows(self, windows: Sequence[Window], *, gates: bool = False) -> list[WindowScore]:
-        """One score a window, in order. A smaller batch never changes a score by more than rounding.
-
-        ``gates``: with the maps of the gate, which take a few percent longer.
-
-        Raises:
-            DeviceLost: the accelerator failed for good.
-        """
-        scores: list[WindowScore] = []
-        while len(scores) < len(windows):
-            batch = windows[len(scores) : len(scores) + self.max_batch]
-            try:
-                scores += self._forward(batch, gates)
-            except torch.OutOfMemoryError:
-                if self.max_batch == 1 or len(batch) == 1:
-                    raise
-                self.max_batch = max(1, len(batch) // 2)
-                torch.cuda.empty_cache()
-            except torch.AcceleratorError as error:
-                # After an illegal access, an assertion or a lost bus every later call fails as well.
-                raise DeviceLost("The accelerator failed; the process must be started anew.") from error
-        return scores
-
-    def score_batch(self, clips: Sequence[Clip], *, gates: bool = False) -> list[ClipVerdict]:
-        """One verdict a clip, in order; the windows of all clips share the forwards."""
-        windows = [window for clip in clips for window in clip.windows]
-        scores = iter(self.score_windows(windows, gates=gates))
-        return [self.judge(clip, [next(scores) for _ in clip.windows]) for clip in clips]
 
     def judge(self, clip: Clip, scores: Sequence[WindowScore]) -> ClipVerdict:
         """The file's verdict from its windows. The file's logit is the mean of theirs.
@@ -259,6 +189,94 @@ class Scorer:
         if self.attributor is None:
             return None
         return self.attributor.guess(np.mean([s.shown_D for s in scores], axis=0))
+
+
+class Scorer(Judge):
+    """A judge with the model itself, on one device.
+
+    On a CPU one thread owns it: forwards side by side only share the cores. On a GPU two threads may score at
+    a time, each on a stream of its own. ``judge`` may run in any. ``acceleration`` says what may be tried at
+    the warm-up to make forwards faster; `specsem.acceleration` keeps what works and pays.
+
+    Raises:
+        UnknownModel, WeightsMissing, WeightsCorrupt, UnknownPolicy: see ``specsem.errors``.
+        ModelError: the device is not there.
+    """
+
+    def __init__(
+        self,
+        model: str | ModelRecord = DEFAULT_MODEL,
+        *,
+        device: str = "auto",
+        operating_point: str = "default",
+        calibration: Calibration | None = None,
+        max_batch: int = 32,
+        precision: Precision = "auto",
+        acceleration: Acceleration = "auto",
+    ) -> None:
+        super().__init__(model, operating_point=operating_point, calibration=calibration)
+        self.device = resolve_device(device)
+        self.max_batch = max_batch
+        """Windows in one forward; halved when the device runs out of memory."""
+        net = SpecSemNet(self.config)
+        try:
+            net.load_state_dict(load_file(self.record.verified_weights()))
+        except RuntimeError as error:
+            raise WeightsCorrupt(f"The weights of {self.record.name!r} don't fit its config.") from error
+        self._streams = threading.local()
+        self._network = Network(
+            net, self.device, precision=precision, acceleration=acceleration, max_batch=max_batch
+        )
+
+    @property
+    def ways(self) -> dict[int, str]:
+        """How batches of so many windows run since the warm-up; empty where there was no choice."""
+        return self._network.forward.ways
+
+    def warm_up(self) -> float:
+        """Find the fastest way, then one forward on gray; returns that one's milliseconds."""
+        plan = self.plan
+        gray = Window(
+            start_s=0.0,
+            end_s=0.0,
+            crops_TNHWC=np.full((plan.frames, plan.crops, plan.crop_side, plan.crop_side, 3), 128, np.uint8),
+            frames_THWC=np.full((plan.frames, plan.frame_side, plan.frame_side, 3), 128, np.uint8),
+            boxes_N4=np.tile(np.array([0, 0, 1, 1], np.float32), (plan.crops, 1)),
+        )
+        with torch.inference_mode(), self._stream():
+            self._network.forward.warm_up(self._network.pixels([gray]))
+        begin = time.perf_counter()
+        self.score_windows([gray])
+        return (time.perf_counter() - begin) * 1e3
+
+    def score_windows(self, windows: Sequence[Window], *, gates: bool = False) -> list[WindowScore]:
+        """One score a window, in order. A smaller batch never changes a score by more than rounding.
+
+        ``gates``: with the maps of the gate, which take a few percent longer.
+
+        Raises:
+            DeviceLost: the accelerator failed for good.
+        """
+        scores: list[WindowScore] = []
+        while len(scores) < len(windows):
+            batch = windows[len(scores) : len(scores) + self.max_batch]
+            try:
+                scores += self._forward(batch, gates)
+            except torch.OutOfMemoryError:
+                if self.max_batch == 1 or len(batch) == 1:
+                    raise
+                self.max_batch = max(1, len(batch) // 2)
+                torch.cuda.empty_cache()
+            except torch.AcceleratorError as error:
+                # After an illegal access, an assertion or a lost bus every later call fails as well.
+                raise DeviceLost("The accelerator failed; the process must be started anew.") from error
+        return scores
+
+    def score_batch(self, clips: Sequence[Clip], *, gates: bool = False) -> list[ClipVerdict]:
+        """One verdict a clip, in order; the windows of all clips share the forwards."""
+        windows = [window for clip in clips for window in clip.windows]
+        scores = iter(self.score_windows(windows, gates=gates))
+        return [self.judge(clip, [next(scores) for _ in clip.windows]) for clip in clips]
 
     @torch.inference_mode()
     def _forward(self, windows: Sequence[Window], gates: bool) -> list[WindowScore]:

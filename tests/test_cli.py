@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -403,6 +404,43 @@ def test_serve_hands_over_only_what_was_typed(monkeypatch: pytest.MonkeyPatch) -
     assert CliRunner().invoke(cli.app, ["serve"]).exit_code == 0
     assert CliRunner().invoke(cli.app, ["serve", "--host", "::1", "--port", "0"]).exit_code == 0
     assert seen == [{}, {"host": "::1", "port": 0}]
+
+
+def test_the_engine_of_the_service_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+
+    def elsewhere(command: str) -> Any:
+        return (lambda _settings: started.append(command)) if command != "settings" else lambda **_given: None
+
+    monkeypatch.setattr(cli, "_elsewhere", elsewhere)
+    for options in ([], ["--engine", "local"], ["--engine", "ray"]):
+        assert CliRunner().invoke(cli.app, ["serve", *options]).exit_code == 0
+    assert started == ["serve", "serve", "serve on ray"]
+    assert CliRunner().invoke(cli.app, ["serve", "--engine", "none"]).exit_code == 2
+
+
+@pytest.mark.parametrize(("failed", "code"), [(0, 0), (2, 1)])
+def test_bulk_says_what_became_of_the_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failed: int, code: int
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def run(source: str, out: Path, **options: Any) -> Any:
+        tally = SimpleNamespace(files=10, before=4, scored=10 - failed, failed=failed)
+        options.pop("on_start")(tally)
+        options.pop("on_progress")(6)
+        asked.update(options, source=source, out=out)
+        return tally
+
+    monkeypatch.setattr(cli, "_elsewhere", lambda _command: run)
+    out = tmp_path / "results.parquet"
+    ran = CliRunner().invoke(cli.app, ["bulk", "s3://bucket/clips", "--out", str(out), "--scorers", "2"])
+    assert ran.exit_code == code, ran.output
+    assert "4 of 10 files have a row already." in ran.stderr
+    assert f"{10 - failed} files scored, {failed} could not be: {out}" in ran.stderr
+    assert asked["source"] == "s3://bucket/clips"
+    assert (asked["scorers"], asked["gpus"], asked["address"], asked["device"]) == (2, 0.0, None, "auto")
+    assert asked["decoders"] >= 1
 
 
 def test_a_wrong_setting_is_named(environment: dict[str, str]) -> None:

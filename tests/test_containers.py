@@ -315,3 +315,34 @@ def test_the_document_s_variables_exist() -> None:
     compose = (ROOT / "docker-compose.yml").read_text()
     for name in set(re.findall(r"\bSPECSEM_([A-Z_]+)", DOCUMENT)):
         assert name.lower() in Settings.model_fields or f"${{SPECSEM_{name}:" in compose, name
+
+
+# -- Kubernetes ---------------------------------------------------------------------------------------------
+
+
+def test_the_ray_service_names_what_there_is() -> None:
+    """What it imports is there, under that name; its settings exist, with values that they take."""
+    spec = yaml.safe_load((ROOT / "deploy" / "kuberay" / "rayservice.yaml").read_text())["spec"]
+    [application] = yaml.safe_load(spec["serveConfigV2"])["applications"]
+    module, name = application["import_path"].split(":")
+    source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+    assert f"\ndef {name}(" in source
+    assert f'\nAPPLICATION = "{application["name"]}"\n' in source
+    cluster = spec["rayClusterConfig"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    for group in groups:
+        [container] = group["template"]["spec"]["containers"]
+        given = {entry["name"]: entry.get("value") for entry in container["env"]}
+        assert given["RAY_USAGE_STATS_ENABLED"] == given["RAY_worker_niceness"] == "0"
+        ours = {
+            name.removeprefix("SPECSEM_").lower(): value
+            for name, value in given.items()
+            if "SPECSEM_" in name
+        }
+        assert ours.keys() <= Settings.model_fields.keys()
+        Settings(**{name: value for name, value in ours.items() if value is not None and name != "data_dir"})
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert {mount["name"] for mount in container["volumeMounts"]} == {
+            volume["name"] for volume in group["template"]["spec"]["volumes"]
+        }

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from specsem.output import Report, time_line
+from specsem.output import ProgressBar, Report, time_line
 from specsem.result import (
     C2pa,
     Coverage,
@@ -120,3 +120,18 @@ def test_the_time_line_shows_the_highest_and_what_was_not_looked_at() -> None:
     assert time_line([segment(0.0, 0.0, 1.0)], 0.0, 3) == "█··"
     assert time_line([segment(11.0, 12.0, 1.0)], 10.0, 3) == "··█"
     assert time_line([], 10.0, 3) == "···"
+
+
+def test_a_run_without_a_terminal_says_now_and_then_how_long_it_takes_yet(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("specsem.output.time.monotonic", lambda: now)
+    with ProgressBar(10, lines=True) as bar, ProgressBar(10) as silent:
+        for each in (bar, silent):
+            each.begin()
+        for _ in range(4):
+            now += 12.0
+            for each in (bar, silent):
+                each.advance(2)
+    assert capsys.readouterr().err == "6 of 10, 6.0 s/file, 0:24 left\n"

@@ -93,7 +93,9 @@ def test_only_the_command_line_reaches_elsewhere_by_name() -> None:
     assert set(cli.COMMANDS_ELSEWHERE) == {
         "settings",
         "serve",
+        "serve on ray",
         "worker",
+        "bulk",
         "keys",
         "webhooks",
         "signing",

@@ -8,7 +8,7 @@ import torch
 
 from specsem.errors import DeviceLost, ModelError, UnknownPolicy
 from specsem.media import Clip, Coverage, MediaInfo, Window
-from specsem.scorer import Scorer, WindowScore
+from specsem.scorer import Judge, Scorer, WindowScore
 
 
 @pytest.fixture
@@ -94,6 +94,13 @@ def test_a_failing_accelerator_is_no_failing_clip(scorer: Scorer, monkeypatch: p
 def test_verdicts(scorer: Scorer, logit: float, verdict: str, reasons: list[str]) -> None:
     result = scorer.judge(clip(), [said(logit)])
     assert (result.verdict, result.reasons) == (verdict, reasons)
+
+
+def test_a_judge_needs_no_weights(scorer: Scorer) -> None:
+    judge = Judge(scorer.record)
+    assert judge.plan == scorer.plan
+    for logit in (5.0, 0.0, -5.0):
+        assert judge.judge(clip(), [said(logit)]).score == scorer.judge(clip(), [said(logit)]).score
 
 
 def test_the_threshold_itself_is_generated_and_the_lower_one_inconclusive(scorer: Scorer) -> None:

@@ -1,5 +1,6 @@
 """The application with stand-ins for decoder and model, in this process."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,21 @@ def client(settings: Settings, engine: doubles.Engine, decoder: doubles.Decoder)
     with TestClient(create_app(settings, engine, decoder), base_url="http://127.0.0.1") as client:
         doubles.until_ready(client)
         yield client
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A small cluster that this process is connected to. Its processes find the stand-ins, too."""
+    from app import ray_setup  # before ray, which reads what it sets
+
+    ray = pytest.importorskip("ray", reason="needs the extra `ray`")
+
+    with pytest.MonkeyPatch.context() as patch:
+        folders = [Path(doubles.__file__).parent, Path(doubles.__file__).parent.parent.parent]
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
+        patch.setattr(ray_setup, "OBJECT_STORE_BYTES", 400 * 1024**2)
+        with ray_setup.cluster(ray, None, cpus=4):
+            yield
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])

@@ -199,6 +199,19 @@ class Engine(LocalEngine):
         return self.double, 1.0
 
 
+class Plodding(Engine):
+    """The same, whose model takes its time: 50 ms a batch."""
+
+    def _score_together(self, clips: Any) -> Any:
+        time.sleep(0.05)
+        return super()._score_together(clips)
+
+
+def load_judge(_settings: Settings) -> Scorer:
+    """As ``app.ray_app`` wants what makes verdicts of scores."""
+    return Scorer()
+
+
 def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
     """Wait for a condition to hold."""
     ends = time.monotonic() + timeout_s

@@ -130,6 +130,12 @@ def test_addresses_are_read_as_what_they_are() -> None:
     assert parse_address("10.0.0") is None
 
 
+def test_replicas_are_in_order() -> None:
+    assert Settings(ray_replicas=2, ray_max_replicas=2).ray_max_replicas == 2
+    with pytest.raises(ValidationError, match="SPECSEM_RAY_MAX_REPLICAS is less"):
+        Settings(ray_replicas=3, ray_max_replicas=2)
+
+
 def test_what_counts_as_loopback() -> None:
     assert is_loopback_address("::ffff:127.0.0.1")
     assert is_loopback_address("fe80::1%lo") is False
