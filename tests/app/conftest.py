@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import doubles
@@ -44,12 +45,13 @@ def ray_cluster() -> Iterator[None]:
 
     ray = pytest.importorskip("ray", reason="needs the extra `ray`")
 
-    with pytest.MonkeyPatch.context() as patch:
-        folders = [Path(doubles.__file__).parent, Path(doubles.__file__).parent.parent.parent]
-        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
-        patch.setattr(ray_setup, "OBJECT_STORE_BYTES", 400 * 1024**2)
-        with ray_setup.cluster(ray, None, cpus=4):
-            yield
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:  # for the cluster, not for what other tests start
+            folders = [Path(doubles.__file__).parent, Path(doubles.__file__).parent.parent.parent]
+            patch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
+            patch.setattr(ray_setup, "OBJECT_STORE_BYTES", 400 * 1024**2)
+            stack.enter_context(ray_setup.cluster(ray, None, cpus=4))
+        yield
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
