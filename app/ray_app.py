@@ -17,7 +17,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,7 @@ from app.problems import Problem
 from app.scoring import Decoder
 from app.settings import Settings, is_loopback_address
 from app.stopping import SETTLE_S
+from specsem.calibration import Calibration
 from specsem.errors import ModelError, SpecSemError
 from specsem.media import Clip, SamplePlan, Window
 from specsem.registry import ModelRecord
@@ -218,7 +219,19 @@ class RayEngine:
 
     @property
     def policies(self) -> Mapping[str, Threshold]:
-        return self._started()[1].calibration.policies
+        return self.calibration.policies
+
+    @property
+    def calibration(self) -> Calibration:
+        return self._started()[1].calibration
+
+    @property
+    def shipped(self) -> Calibration:
+        return self._started()[1].shipped
+
+    def use(self, calibration: Calibration | None) -> None:
+        judge = self._started()[1]  # verdicts are made here: the replicas need not know
+        judge.use(calibration or judge.shipped)
 
     @property
     def device(self) -> str:
@@ -228,20 +241,27 @@ class RayEngine:
     def warm_up_ms(self) -> float:
         return self._started()[0].warm_up_ms
 
-    async def start(self, telemetry: Telemetry | None = None) -> None:
+    async def start(
+        self,
+        telemetry: Telemetry | None = None,
+        *,
+        on_loaded: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._telemetry = telemetry or self._telemetry
         try:
             self._judge = await asyncio.to_thread(self._load_judge, self._settings)
             facts: Facts = await self._replicas.facts.remote()  # once the first replica is there
             if facts.record.sha256 != self._judge.record.sha256:
                 raise ModelError("The replicas have other weights than the process that takes requests.")
+            self._facts = facts
+            if on_loaded is not None:
+                await on_loaded()
         except Exception as error:
             self._failure = (
                 error if isinstance(error, SpecSemError) else ModelError("its replicas don't come up.")
             )
             raise
         self._running = 1
-        self._facts = facts
         self._looking = asyncio.create_task(self._look(), name="replicas")
 
     async def broken(self) -> SpecSemError:
@@ -252,7 +272,7 @@ class RayEngine:
     def check_ready(self) -> None:
         if self._failure is not None:
             raise Problem("not_ready", f"The model can't be used: {self._failure.message}")
-        if self._facts is None:
+        if self._facts is None or self._looking is None:
             raise Problem("not_ready", "The model is still warming up; try again in a moment.")
         if not self._running:
             raise Problem("not_ready", "No replica of the model is there; try again in a moment.")
