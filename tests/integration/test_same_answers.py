@@ -1,10 +1,11 @@
-"""One clip, one answer, whichever way it is asked: command line, HTTP, job, on CPU and GPU.
+"""One clip, one answer, whichever way it is asked: command line, HTTP, job, Ray, bulk, on CPU and GPU.
 
 On clips of the data set beside the checkout, with the shipped model. Ways differ by how many clips share a
 forward and by how many threads compute it, which is rounding.
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -99,6 +100,27 @@ def test_as_a_job(service: TestClient, clips: Path, expected: Answers) -> None:
         until(lambda address=address: service.get(address).json()["status"] in {"done", "failed"}, 120)
         found[path.name] = service.get(address).json()["result"]
     assert_same(found, expected)
+
+
+@pytest.mark.ray
+def test_on_ray(clips: Path, expected: Answers, tmp_path: Path) -> None:
+    """The service with a replica, and a bulk run, on one cluster."""
+    reason = "needs the extra `ray`"
+    ray_app = pytest.importorskip("app.ray_app", reason=reason, exc_type=ModuleNotFoundError)
+    bulk = pytest.importorskip("app.bulk", reason=reason, exc_type=ModuleNotFoundError)
+    import pyarrow.parquet as pq
+    import ray
+
+    from app.ray_setup import cluster
+
+    with cluster(ray, None, cpus=5):
+        with ray_app.serving(Settings(data_dir=tmp_path / "data", device="cpu", port=0)) as url:
+            until(lambda: httpx.get(f"{url}/readyz").status_code == 200, 120)
+            with httpx.Client(base_url=url) as client:
+                assert_same(posted(client.post, clips), expected)
+        out = tmp_path / "results.parquet"
+        bulk.bulk(os.fspath(clips), out, model="specsem-compact", device="cpu")
+        assert_same({row["path"]: row for row in pq.read_table(out).to_pylist()}, expected)
 
 
 @pytest.mark.gpu
