@@ -429,6 +429,26 @@ class Jobs:
             return None
         return await self._run(self._known_answer, job, sha256, made_by)
 
+    async def known_answer(self, order: Order, sha256: str, filename: str) -> ScoredFile | None:
+        """What an earlier job answered for these bytes, if it stands for what is asked now; undecided.
+
+        None where the client wants it fresh, where it asks for evidence, whose pictures are another job's,
+        and while the database is away: whoever waits for an answer can have one without it.
+        """
+        made_by = None if order.fresh or order.options.evidence else self.made_by()
+        if made_by is None:
+            return None
+        try:
+            known = await self._run(
+                self._store.find_alike, order.tenant, sha256, options=order.options, made_by=made_by
+            )
+        except SQLAlchemyError as error:
+            logger.warning("what is known of a file can't be read (%s)", type(error).__name__)
+            return None
+        if known is None or known.result is None:
+            return None
+        return ScoredFile.model_validate_json(known.result).model_copy(update={"path": filename})
+
     def decided(self, job: NewJob | JobRow, answer: ScoredFile) -> ScoredFile:
         """A job's answer with what the policy makes of it now, whatever an earlier one made of it."""
         return self.decider.decide(answer, tenant=job.tenant, surface=job.surface)

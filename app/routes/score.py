@@ -1,5 +1,6 @@
 """``POST /v1/score``: one file in, its calibrated verdict out."""
 
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -7,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from app.disconnect import unless_gone
 from app.jobs.service import Order
 from app.problems import Problem
-from app.routes._openapi import KEYED, file_body, problems
+from app.routes._openapi import KEYED, answered_headers, file_body, problems
 from app.routes._requests import (
     Asked,
     IdempotencyKey,
@@ -45,11 +46,15 @@ BECAME_A_JOB: dict[int | str, dict[str, Any]] = {
     summary="Score a video",
     response_model=ScoredFile,
     responses=BECAME_A_JOB
+    | answered_headers(
+        200, "The verdict.", Cache_Status="`specsem; hit`: a job answered for these bytes before."
+    )
     | problems("url_refused", "invalid_request", *STORED, *UPLOAD, *BAD_FILE, *SUBMIT, "not_ready"),
     openapi_extra=file_body(with_json=NamedVideo.model_json_schema(), options=True),
 )
 async def score(
     request: Request,
+    response: Response,
     parts: Services,
     *,
     sender: Sender,
@@ -64,6 +69,10 @@ async def score(
     Send the file as the field `file` of a form or as a raw body, or name a stored one: `{"video": "<id>"}`.
     The file of a form or raw body is removed before the answer arrives. Leaving cancels the work.
 
+    Bytes that a job has answered for with the same model and options are not scored again (`Cache-Status`
+    says `hit`), unless the request says `Cache-Control: no-cache` or asks for evidence. What is to be done
+    is decided anew.
+
     A long video becomes a job (202), and with `Prefer: respond-async` any; with `Prefer: wait` none does.
     """
     if not prefers.respond_async:
@@ -77,16 +86,33 @@ async def score(
         key=sender.key,
     )
     if content_type(request)[0] == "application/json":
-        return await _score_stored(request, parts, order, prefers)
+        return await _score_stored(request, response, parts, order, prefers)
     async with arriving(request, parts, sender.tenant, filename) as (upload, _):
         order = order.also(asked_in_form(upload.fields)).on(surface_in_form(upload.fields))
         if prefers.respond_async or await _is_long(request, parts, prefers, upload):
             return accepted(await parts.jobs.submit_upload(upload, order), prefers)
-        work = parts.scoring.score(upload.path, name=upload.name, sha256=upload.sha256, options=order.options)
-        return _decided(parts, order, await unless_gone(request, work))
+        return await _answer(
+            request, response, parts, order, path=upload.path, name=upload.name, sha256=upload.sha256
+        )
 
 
-def _decided(parts: Parts, order: Order, answer: ScoredFile) -> ScoredFile:
+async def _answer(
+    request: Request,
+    response: Response,
+    parts: Parts,
+    order: Order,
+    *,
+    path: Path,
+    name: str,
+    sha256: str,
+) -> ScoredFile:
+    """From the store or made now, decided now."""
+    answer = await parts.jobs.known_answer(order, sha256, name)
+    if answer is None:
+        work = parts.scoring.score(path, name=name, sha256=sha256, options=order.options)
+        answer = await unless_gone(request, work)
+    else:
+        response.headers["Cache-Status"] = "specsem; hit"  # RFC 9211
     return parts.jobs.decider.decide(answer, tenant=order.tenant, surface=order.surface)
 
 
@@ -99,7 +125,7 @@ async def _is_long(request: Request, parts: Parts, prefers: Preferences, upload:
 
 
 async def _score_stored(
-    request: Request, parts: Parts, order: Order, prefers: Preferences
+    request: Request, response: Response, parts: Parts, order: Order, prefers: Preferences
 ) -> ScoredFile | Response:
     asked = await read_json(request, NamedVideo, timeout_s=parts.settings.upload_idle_s)
     if asked.video is None:
@@ -110,8 +136,9 @@ async def _score_stored(
     if prefers.respond_async or (is_long and not prefers.wait):
         return accepted(await parts.jobs.submit_video(video, path, order), prefers)
     with parts.admission.permit(tenant=order.tenant):
-        work = parts.scoring.score(path, name=video.filename, sha256=video.sha256, options=order.options)
         try:
-            return _decided(parts, order, await unless_gone(request, work))
+            return await _answer(
+                request, response, parts, order, path=path, name=video.filename, sha256=video.sha256
+            )
         except NotFound as error:  # deleted while it waited
             raise Problem("video_not_found", "The video was deleted before it could be scored.") from error

@@ -12,9 +12,11 @@ from typing import Any
 import doubles
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy.exc import OperationalError
 from test_main import check_problem, files_in
 
 from app.auth import ANYBODY
+from app.jobs.service import Jobs
 from app.jobs.store import Finished, NewJob
 from app.main import create_app
 from app.routes import jobs as routes
@@ -175,6 +177,38 @@ def test_the_same_bytes_again_are_said_to_be_from_the_store(client: TestClient) 
     assert again.json()["result"] == first["result"] | {"path": "other.mp4"}
     fresh = client.post("/v1/jobs", files=FILE, headers={"Cache-Control": "no-cache"})
     assert not fresh.json()["from_store"]
+
+
+def test_who_waits_is_answered_from_the_store_too(client: TestClient) -> None:
+    made = client.post("/v1/score", files=FILE)
+    assert "Cache-Status" not in made.headers  # an answer without a job is not kept
+    first = ended(client, client.post("/v1/jobs", files=FILE))["result"]
+    known = client.post("/v1/score", files={"file": ("other.mp4", FILE["file"][1])})
+    assert known.headers["Cache-Status"] == "specsem; hit"
+    assert known.json() == first | {"path": "other.mp4"}
+    video = client.post("/v1/videos", files=FILE).json()["id"]
+    assert client.post("/v1/score", json={"video": video}).headers["Cache-Status"] == "specsem; hit"
+    for anew in (
+        client.post("/v1/score", files=FILE, headers={"Cache-Control": "no-cache"}),
+        client.post("/v1/score?evidence=true", files=FILE),
+        client.post("/v1/score?stability=true", files=FILE),
+    ):
+        assert anew.status_code == 200
+        assert "Cache-Status" not in anew.headers
+
+
+def test_who_waits_is_answered_without_the_database(client: TestClient) -> None:
+    ended(client, client.post("/v1/jobs", files=FILE))
+    jobs: Jobs = client.app.state.parts.jobs  # type: ignore[attr-defined]
+
+    def away(*args: object, **kwargs: object) -> None:
+        raise OperationalError("select", {}, Exception("away"))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(jobs._store, "find_alike", away)
+        answer = client.post("/v1/score", files=FILE)
+    assert answer.status_code == 200
+    assert "Cache-Status" not in answer.headers
 
 
 def test_another_tenant_sees_nothing_of_it(client: TestClient) -> None:
