@@ -71,7 +71,7 @@ def test_files_jobs_and_opinions(doubles: Server, clip: Path) -> None:
         with pytest.raises(ProblemError, match="job_not_found"):
             client.job(job)
         assert [model.name for model in client.models().models if model.active] == ["specsem-compact"]
-        assert [policy.name for policy in client.policies().policies] == ["default"]
+        assert [policy.name for policy in client.policies().policies if policy.active] == ["default"]
 
 
 def test_a_bad_file_has_its_code(doubles: Server, tmp_path: Path) -> None:
