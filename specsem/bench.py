@@ -209,7 +209,8 @@ def _forward(scorer: Scorer, windows: Sequence[Window]) -> dict[str, float]:
     crops, frames, boxes = network.pixels(windows)
     _wait_for(device)
     transfer_ms = (time.perf_counter() - begin) * 1e3
-    pixels = crops if scorer.plan.crop_side else frames[:, :, None]
+    stride = network.net.config.spectral_stride  # only of these frames is there a residual
+    pixels = crops[:, stride // 2 :: stride] if scorer.plan.crop_side else frames[:, :, None]
     preprocess_ms = _ms(partial(network.net.residual, pixels), device)
     whole_ms = _ms(partial(network.forward, crops, frames, boxes), device)
     return {
@@ -340,13 +341,14 @@ def _print_roofline(console: Console, measured: Report) -> None:
         f"in a matrix product and {measured['copy_gb_s']:.1f} GB/s in a copy"
     )
     table = Table(box=None, header_style="dim")
-    for column in ("model", "windows", "ms", "windows/s", "GFLOP/s", "of the product", "times the floor"):
-        table.add_column(column, justify="left" if column == "model" else "right")
-    table.add_column("runs as")
+    table.add_column("model", no_wrap=True)
+    for column in ("windows", "ms", "windows/s", "GFLOP/s", "share", "x floor"):
+        table.add_column(column, justify="right")
+    table.add_column("bound by, runs as", no_wrap=True)
     for point in measured["points"]:
         shown = [point["model"], str(point["windows"])]
         if point["ms"] is None:
-            table.add_row(*shown, *[""] * 5, point["note"])
+            table.add_row(*shown, *[""] * 5, point["note"])  # why it was left out
             continue
         table.add_row(
             *shown,
@@ -354,8 +356,8 @@ def _print_roofline(console: Console, measured: Report) -> None:
             f"{point['windows_per_s']:.1f}",
             f"{point['gflops']:.0f}",
             f"{point['share_of_matmul']:.0%}",
-            f"{point['times_floor']:.1f} ({point['bound_by']})",
-            point["way"],
+            f"{point['times_floor']:.1f}",
+            f"{point['bound_by']}, {point['way']}",
         )
     console.print(table)
 
