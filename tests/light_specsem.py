@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from specsem.media import Clip, SamplePlan, Window
 from specsem.registry import get_model
-from specsem.result import Segment, Threshold
+from specsem.result import CalibrationUsed, Segment, Threshold
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ class Scorer:
         self.plan = SamplePlan(windows=2, crop_side=0, crops=0, frame_side=32)
         self.device = "none"
         self.threshold = Threshold(value=0.9, lower=0.1, max_fpr=0.01, fpr_upper95=0.05, calibration_n=60)
-        self.calibration = SimpleNamespace(policies={"default": self.threshold})
+        used = CalibrationUsed(version=0, sha256="")
+        self.calibration = SimpleNamespace(policies={"default": self.threshold}, version=0, used=used)
+        self.shipped = self.calibration
 
     def warm_up(self) -> float:
         return 0.0
@@ -59,6 +61,7 @@ class Scorer:
             scores=scores,
             outside={},
             attribution=None,
+            calibration=self.calibration.used,
         )
 
 
