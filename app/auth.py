@@ -65,6 +65,7 @@ SCOPES: dict[str, dict[str, frozenset[KeyScope]]] = {
     "/v1/jobs": {"GET": _JOBS, "POST": _JOBS},
     "/v1/jobs/{id}": {"GET": _ANSWERS, "DELETE": _JOBS},
     "/v1/jobs/{id}/events": {"GET": _ANSWERS},
+    "/v1/jobs/{id}/similar": {"GET": _ANSWERS},
     "/v1/jobs/{id}/views/{id}.png": {"GET": _ANSWERS},
     "/v1/webhooks": {"GET": _WEBHOOKS, "POST": _WEBHOOKS},
     "/v1/webhooks/{id}": dict.fromkeys(("GET", "PATCH", "DELETE"), _WEBHOOKS),

@@ -132,10 +132,10 @@ def actors(name: str) -> list[int]:
     found = []
     for folder in Path("/proc").iterdir():
         try:
-            command = (folder / "cmdline").read_text() if folder.name.isdigit() else ""
+            command = (folder / "cmdline").read_bytes() if folder.name.isdigit() else b""
         except OSError:  # it has just ended
             continue
-        if command.startswith("ray::MapWorker") and name in command:
+        if command.startswith(b"ray::MapWorker") and name.encode() in command:
             found.append(int(folder.name))
     return found
 

@@ -290,6 +290,7 @@ def test_answers_of_before_are_put_into_the_queue(tmp_path: Path) -> None:
         for table in (
             *("feedback", "audit_trail", "signing_keys", "webhooks", "webhook_deliveries"),
             *("group_feedback", "group_members", "calibrations", "activations", "score_counts"),
+            "fingerprints",
         ):
             connection.execute(text(f"DROP TABLE {table}"))
         connection.execute(text("DROP INDEX ix_jobs_appeal_of"))
