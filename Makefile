@@ -50,10 +50,9 @@ score: $(INSTALLED) ## Score a file or folder: make score VIDEO=clip.mp4
 	@test -n "$${VIDEO:-}" || { echo 'Say which: make score VIDEO=clip.mp4' >&2; exit 2; }
 	@exec $(BIN)/specsem score $(ARGS) -- "$$VIDEO"
 
-# A process a core, each with one thread for sums: more would wait for each other.
 .PHONY: test
-test: $(DEV) ## Run the tests (ARGS="-k cli")
-	@OMP_NUM_THREADS=1 exec $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+test: $(DEV) ## Run the tests (ARGS="-k cli", or "-n 4 --dist loadfile" on an idle machine)
+	@exec $(BIN)/python -m pytest $(ARGS)
 
 .PHONY: fuzz
 fuzz: $(DEV) ## Damage clips for an hour and see what breaks (ARGS="--seconds 600 --seed 7")
