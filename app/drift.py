@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from statistics import fmean
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -180,17 +181,16 @@ class DriftStore(Store):
 
 def weigh(evidence: Evidence, calibration: Calibration, operating_point: str, limits: Limits) -> Drift:
     """What the evidence says, with scores as this calibration gives them."""
-    weeks = _weeks(evidence.counts, calibration)
-    agreement = _agreement(evidence)
+    agreement, shift = _agreement(evidence), _shift(evidence.counts)
     point = _operating_point(evidence.labels, calibration, calibration.threshold(operating_point))
     return Drift(
         calibration=calibration.used,
-        weeks=weeks,
-        shift=_shift(evidence.counts),
+        weeks=_weeks(evidence.counts, calibration),
+        shift=shift,
         agreement=agreement,
         reliability=_reliability(evidence.labels, calibration),
         operating_point=point,
-        alerts=list(_alerts(_shift(evidence.counts), agreement, point, limits)),
+        alerts=list(_alerts(shift, agreement, point, limits)),
     )
 
 
@@ -294,7 +294,7 @@ def _reliability(labels: Sequence[tuple[float, bool]], calibration: Calibration)
             lower=number / RELIABILITY_BINS,
             upper=(number + 1) / RELIABILITY_BINS,
             n=len(inside),
-            expected=_mean(
+            expected=fmean(
                 score * generated / (score * generated + (1 - score) * real) for score, _ in inside
             ),
             generated=sum(truth for _, truth in inside) / len(inside),
@@ -342,11 +342,6 @@ def _alerts(
             "allows. They label what is doubtful first: `specsem recalibrate` weights for that."
         )
         yield Alert(name="false_positives", value=surely, limit=point.threshold.max_fpr, text=text)
-
-
-def _mean(values: Iterable[float]) -> float:
-    listed = list(values)
-    return sum(listed) / len(listed)
 
 
 class DriftWatch:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -17,9 +18,9 @@ from specsem.registry import ModelRecord
 from specsem.result import Threshold
 
 if TYPE_CHECKING:  # torch takes seconds to import: the server is up before it
-    from specsem.scorer import ClipVerdict, Scorer, WindowScore
+    from specsem.scorer import ClipVerdict, Judge, Scorer, WindowScore
 
-__all__ = ["Engine", "LocalEngine"]
+__all__ = ["Engine", "JudgingEngine", "LocalEngine"]
 
 logger = logging.getLogger("specsem.app")
 
@@ -106,7 +107,50 @@ class Engine(Protocol):
         """Stop. What waits is told so."""
 
 
-class LocalEngine:
+class JudgingEngine(ABC):
+    """What engines share whose verdicts are made in this process, wherever windows are scored."""
+
+    @abstractmethod
+    def _judging(self) -> "Judge":
+        """Who makes the verdicts. Raises ``Problem`` ``not_ready`` before the model is loaded."""
+
+    @abstractmethod
+    async def score_windows(
+        self, windows: Sequence[Window], *, lane: Lane = "interactive", gates: bool = False
+    ) -> "list[WindowScore]":
+        """See ``Engine``."""
+
+    @property
+    def plan(self) -> SamplePlan:
+        return self._judging().plan
+
+    @property
+    def policies(self) -> Mapping[str, Threshold]:
+        return self.calibration.policies
+
+    @property
+    def calibration(self) -> Calibration:
+        return self._judging().calibration
+
+    @property
+    def shipped(self) -> Calibration:
+        return self._judging().shipped
+
+    def use(self, calibration: Calibration | None) -> None:
+        judge = self._judging()
+        judge.use(calibration or judge.shipped)
+
+    async def judge(self, clip: Clip, scores: "Sequence[WindowScore]") -> "ClipVerdict":
+        judge = self._judging().judge
+        if len(scores) <= FEW_WINDOWS:
+            return judge(clip, scores)
+        return await asyncio.to_thread(judge, clip, scores)
+
+    async def score(self, clip: Clip, *, lane: Lane = "interactive", gates: bool = False) -> "ClipVerdict":
+        return await self.judge(clip, await self.score_windows(clip.windows, lane=lane, gates=gates))
+
+
+class LocalEngine(JudgingEngine):
     """One ``Scorer`` in this process, in one thread, behind a batcher."""
 
     def __init__(self, settings: Settings) -> None:
@@ -123,26 +167,6 @@ class LocalEngine:
     @property
     def record(self) -> ModelRecord:
         return self._loaded().record
-
-    @property
-    def plan(self) -> SamplePlan:
-        return self._loaded().plan
-
-    @property
-    def policies(self) -> Mapping[str, Threshold]:
-        return self._loaded().calibration.policies
-
-    @property
-    def calibration(self) -> Calibration:
-        return self._loaded().calibration
-
-    @property
-    def shipped(self) -> Calibration:
-        return self._loaded().shipped
-
-    def use(self, calibration: Calibration | None) -> None:
-        scorer = self._loaded()
-        scorer.use(calibration or scorer.shipped)
 
     @property
     def device(self) -> str:
@@ -186,11 +210,10 @@ class LocalEngine:
         from specsem.scorer import Scorer  # noqa: PLC0415
 
         settings = self._settings
-        operating_point = settings.policies().policy(settings.policy).operating_point
         scorer = Scorer(
             settings.model,
             device=settings.device,
-            operating_point=operating_point,
+            operating_point=settings.operating_point(),
             precision=settings.precision,
             acceleration=settings.acceleration,
         )
@@ -210,15 +233,6 @@ class LocalEngine:
         limit_s = self._settings.request_timeout_s if lane == "interactive" else None  # jobs have their own
         return await self._batcher.submit(_Work(windows, gates), lane=lane, deadline_s=limit_s)
 
-    async def judge(self, clip: Clip, scores: "Sequence[WindowScore]") -> "ClipVerdict":
-        judge = self._loaded().judge
-        if len(scores) <= FEW_WINDOWS:
-            return judge(clip, scores)
-        return await asyncio.to_thread(judge, clip, scores)
-
-    async def score(self, clip: Clip, *, lane: Lane = "interactive", gates: bool = False) -> "ClipVerdict":
-        return await self.judge(clip, await self.score_windows(clip.windows, lane=lane, gates=gates))
-
     def liveness(self) -> Liveness:
         if self._batcher is None:
             return Liveness()
@@ -227,6 +241,9 @@ class LocalEngine:
     async def aclose(self) -> None:
         if self._batcher is not None:
             await self._batcher.aclose()
+
+    def _judging(self) -> "Judge":
+        return self._loaded()
 
     def _loaded(self) -> "Scorer":
         if self._scorer is None:

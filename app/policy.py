@@ -37,8 +37,7 @@ class Decider:
         """Why the model can't keep what they promise, once that is known."""
         self._engine = engine
         self._metrics = (telemetry or Telemetry()).metrics
-        policies = filter(None, (self.active, self.shadow))
-        self._surfaces = frozenset(surface for policy in policies for surface in policy.surfaces)
+        self._surfaces = frozenset(surface for policy in self.policies for surface in policy.surfaces)
 
     @property
     def policies(self) -> list[Policy]:
@@ -52,7 +51,7 @@ class Decider:
             PolicyRefused: it can't, with the reason.
         """
         try:
-            for policy in filter(None, (self.active, self.shadow)):
+            for policy in self.policies:
                 require_supported(policy, self._engine.policies)
         except PolicyRefused as error:
             self.refused = error.message
@@ -94,9 +93,7 @@ class Decider:
     def _decision(self, policy: Policy, answer: ScoredFile, tenant: str, surface: str) -> Decision | None:
         try:
             return decide(policy, answer, self._engine.policies, tenant=tenant, surface=surface)
-        except (
-            PolicyRefused
-        ) as error:  # looked at when the model was loaded: its calibration has changed since
+        except PolicyRefused as error:  # it was supported at the start: the calibration has changed since
             logger.error("nothing was decided: %s", error.message)
             return None
 

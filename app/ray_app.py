@@ -17,7 +17,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 
 from app.auth import check_exposure
 from app.batching import Lane, Liveness, Waiting
-from app.engines import FEW_WINDOWS, Engine, LocalEngine
+from app.engines import Engine, JudgingEngine, LocalEngine
 from app.main import check_usable, create_app, open_listener
 from app.observability import logs
 from app.observability.metrics import Stage
@@ -43,14 +43,12 @@ from app.problems import Problem
 from app.scoring import Decoder
 from app.settings import Settings, is_loopback_address
 from app.stopping import SETTLE_S
-from specsem.calibration import Calibration
 from specsem.errors import ModelError, SpecSemError
-from specsem.media import Clip, SamplePlan, Window
+from specsem.media import Window
 from specsem.registry import ModelRecord
-from specsem.result import Threshold
 
 if TYPE_CHECKING:  # torch takes seconds to import
-    from specsem.scorer import ClipVerdict, Judge, WindowScore
+    from specsem.scorer import Judge, WindowScore
 
 __all__ = ["APPLICATION", "Model", "RayEngine", "application", "from_environment", "run"]
 
@@ -181,11 +179,10 @@ LoadJudge = Callable[[Settings], "Judge"]
 def _load_judge(settings: Settings) -> "Judge":
     from specsem.scorer import Judge  # noqa: PLC0415
 
-    operating_point = settings.policies().policy(settings.policy).operating_point
-    return Judge(settings.model, operating_point=operating_point)
+    return Judge(settings.model, operating_point=settings.operating_point())
 
 
-class RayEngine:
+class RayEngine(JudgingEngine):
     """An ``Engine`` whose forwards run in replicas elsewhere; verdicts are made here, from their scores.
 
     A replica that is lost costs nothing but time: what was in its flight goes to another one.
@@ -212,26 +209,6 @@ class RayEngine:
     @property
     def record(self) -> ModelRecord:
         return self._started()[0].record
-
-    @property
-    def plan(self) -> SamplePlan:
-        return self._started()[1].plan
-
-    @property
-    def policies(self) -> Mapping[str, Threshold]:
-        return self.calibration.policies
-
-    @property
-    def calibration(self) -> Calibration:
-        return self._started()[1].calibration
-
-    @property
-    def shipped(self) -> Calibration:
-        return self._started()[1].shipped
-
-    def use(self, calibration: Calibration | None) -> None:
-        judge = self._started()[1]  # verdicts are made here: the replicas need not know
-        judge.use(calibration or judge.shipped)
 
     @property
     def device(self) -> str:
@@ -333,15 +310,6 @@ class RayEngine:
             raise
         return said
 
-    async def judge(self, clip: Clip, scores: "Sequence[WindowScore]") -> "ClipVerdict":
-        judge = self._started()[1].judge
-        if len(scores) <= FEW_WINDOWS:
-            return judge(clip, scores)
-        return await asyncio.to_thread(judge, clip, scores)
-
-    async def score(self, clip: Clip, *, lane: Lane = "interactive", gates: bool = False) -> "ClipVerdict":
-        return await self.judge(clip, await self.score_windows(clip.windows, lane=lane, gates=gates))
-
     def liveness(self) -> Liveness:
         """Of this process: its calls count as waiting. That of a replica is its own matter and Ray's."""
         now = time.monotonic()
@@ -365,6 +333,9 @@ class RayEngine:
                 self._running = await asyncio.to_thread(_running_replicas)
             except Exception as error:  # noqa: BLE001 - the controller is being replaced; what runs, runs on
                 logger.warning("the replicas can't be counted (%s)", type(error).__name__)
+
+    def _judging(self) -> "Judge":
+        return self._started()[1]  # verdicts are made here: the replicas need not know the calibration
 
     def _started(self) -> "tuple[Facts, Judge]":
         if self._facts is None or self._judge is None:

@@ -483,6 +483,15 @@ class Settings(BaseSettings):
         """
         return PolicyBook.read(self.policy_file)
 
+    def operating_point(self) -> str:
+        """Whose thresholds give the verdicts: that of the active policy.
+
+        Raises:
+            FileUnusable, PolicyRefused: as ``policies``.
+            UnknownPolicy: there is no policy of that name.
+        """
+        return self.policies().policy(self.policy).operating_point
+
     @property
     def webhook_rules(self) -> Rules:
         """Where webhooks may lead."""

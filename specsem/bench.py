@@ -45,7 +45,7 @@ from specsem.files import Source, score_files
 from specsem.media import DELIVERIES, Clip, DecoderPool, Delivery, SamplePlan, Window
 from specsem.media._measure import decode_cost
 from specsem.model import SpecSemNet
-from specsem.roofline import BATCHES, matmul_gflops, operations, roofline
+from specsem.roofline import BATCHES, matmul_gflops, operations, proc_bytes, roofline, seconds, wait_for
 from specsem.scorer import Scorer
 from specsem.synthetic import write_clip
 
@@ -207,7 +207,7 @@ def _forward(scorer: Scorer, windows: Sequence[Window]) -> dict[str, float]:
     network, device = scorer._network, scorer.device  # the bench looks inside on purpose
     begin = time.perf_counter()
     crops, frames, boxes = network.pixels(windows)
-    _wait_for(device)
+    wait_for(device)
     transfer_ms = (time.perf_counter() - begin) * 1e3
     stride = network.net.config.spectral_stride  # only of these frames is there a residual
     pixels = crops[:, stride // 2 :: stride] if scorer.plan.crop_side else frames[:, :, None]
@@ -250,23 +250,11 @@ def _peak_mib(process: int | str) -> int:
 
     Not ``getrusage``: to that, a child was as large as its parent when it was forked.
     """
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) // 1024
-    return 0
+    return proc_bytes(f"/proc/{process}/status", "VmHWM") >> 20
 
 
 def _ms(work: Callable[[], object], device: torch.device | None = None) -> float:
-    begin = time.perf_counter()
-    work()
-    _wait_for(device)
-    return (time.perf_counter() - begin) * 1e3
-
-
-def _wait_for(device: torch.device | None) -> None:
-    if device is not None and device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return seconds(work, device) * 1e3
 
 
 def _cpu_name() -> str:

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from specsem.calibration import verdict_at
 from specsem.errors import FileUnusable, PolicyRefused, UnknownPolicy
+from specsem.intervals import exact_upper95
 from specsem.result import (
     Action,
     ActionThreshold,
@@ -275,8 +276,7 @@ def threshold_of(max_fpr: float, points: Mapping[str, Threshold]) -> ActionThres
         raise PolicyRefused(
             f"A false-positive rate of {max_fpr:.4g} can't be promised: the model's was never measured."
         )
-    # No false alarm among n clips: the upper bound of Clopper and Pearson, about 3/n.
-    best = 1 - 0.05 ** (1 / clips)
+    best = exact_upper95(0, clips)
     if max_fpr < best:
         raise PolicyRefused(
             f"A false-positive rate of {max_fpr:.4g} can't be promised: no false alarm at all among the "

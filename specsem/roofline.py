@@ -27,7 +27,18 @@ from specsem.network import Network, Precision
 from specsem.registry import ModelRecord, list_models
 from specsem.scorer import Scorer
 
-__all__ = ["BATCHES", "Point", "Roofline", "copy_gb_s", "matmul_gflops", "operations", "roofline"]
+__all__ = [
+    "BATCHES",
+    "Point",
+    "Roofline",
+    "copy_gb_s",
+    "matmul_gflops",
+    "operations",
+    "proc_bytes",
+    "roofline",
+    "seconds",
+    "wait_for",
+]
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 ALSO = ("specsem-compact", "specsem-b32")
@@ -162,14 +173,14 @@ def _take(network: Network, size: int, last: _Taken | None, budget_s: float) -> 
         network.forward.warm_up(draw_pixels(network, 1), sizes=[size])
         network.forward(*pixels)
         peak = _peak_bytes(network.device) - held
-        seconds = []
+        took_s = []
         for _ in range(_ROUNDS):
             begin = time.perf_counter()
             network.forward(*pixels).cpu()
-            seconds.append(time.perf_counter() - begin)
+            took_s.append(time.perf_counter() - begin)
     except torch.OutOfMemoryError:
         return _Taken(size, note="left out: the device has too little memory")
-    return _Taken(size, min(seconds), max(0, peak))
+    return _Taken(size, min(took_s), max(0, peak))
 
 
 def _point(model: _Model, taken: _Taken, matmul: float, copy: float) -> Point:
@@ -237,23 +248,29 @@ def copy_gb_s(device: torch.device) -> float:
 
 
 def _best_s(work: Callable[[], object], device: torch.device) -> float:
-    times = []
     work()
-    for _ in range(3):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        begin = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - begin)
-    return min(times)
+    wait_for(device)
+    return min(seconds(work, device) for _ in range(3))
+
+
+def seconds(work: Callable[[], object], device: torch.device | None = None) -> float:
+    """How long it takes until the device, which waits for work, is done with it."""
+    begin = time.perf_counter()
+    work()
+    wait_for(device)
+    return time.perf_counter() - begin
+
+
+def wait_for(device: torch.device | None) -> None:
+    """Until the device is done with what it was given."""
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return _field("/proc/meminfo", "MemAvailable") or 1 << 62  # unknown: only time bounds it
+    return proc_bytes("/proc/meminfo", "MemAvailable") or 1 << 62  # unknown: only time bounds it
 
 
 def _restart_peak(device: torch.device) -> int:
@@ -263,16 +280,16 @@ def _restart_peak(device: torch.device) -> int:
         return torch.cuda.memory_allocated(device)
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return _field("/proc/self/status", "VmRSS")
+    return proc_bytes("/proc/self/status", "VmRSS")
 
 
 def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return _field("/proc/self/status", "VmHWM")
+    return proc_bytes("/proc/self/status", "VmHWM")
 
 
-def _field(path: str, name: str) -> int:
+def proc_bytes(path: str, name: str) -> int:
     """A field of Linux's in kB, as bytes; 0 where there is none."""
     with contextlib.suppress(OSError):
         for line in Path(path).read_text(encoding="utf-8").splitlines():

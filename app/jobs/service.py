@@ -445,9 +445,7 @@ class Jobs:
         except SQLAlchemyError as error:
             logger.warning("what is known of a file can't be read (%s)", type(error).__name__)
             return None
-        if known is None or known.result is None:
-            return None
-        return ScoredFile.model_validate_json(known.result).model_copy(update={"path": filename})
+        return _answer_as(known, filename)
 
     def decided(self, job: NewJob | JobRow, answer: ScoredFile) -> ScoredFile:
         """A job's answer with what the policy makes of it now, whatever an earlier one made of it."""
@@ -621,13 +619,13 @@ class Jobs:
 
     def _known_answer(self, job: NewJob | JobRow, sha256: str, made_by: str) -> Finished | None:
         known = self._store.find_alike(job.tenant, sha256, options=job.options, made_by=made_by)
-        if known is None or known.result is None:
+        answer = _answer_as(known, job.filename)
+        if known is None or answer is None:
             return None
         try:
             self._files.share_views(known.id, job.id)
         except OSError:  # it expired meanwhile, say: then it is made anew
             return None
-        answer = ScoredFile.model_validate_json(known.result).model_copy(update={"path": job.filename})
         looks = self._fingerprints.fingerprint(known.tenant, known.id)
         return Finished.of(
             self.decided(job, answer),
@@ -647,6 +645,13 @@ class Jobs:
                 "This Idempotency-Key was used for another file, other options or another surface.",
             )
         return first
+
+
+def _answer_as(known: JobRow | None, filename: str) -> ScoredFile | None:
+    """What an earlier job answered, for a file of another name; None where it has no answer."""
+    if known is None or known.result is None:
+        return None
+    return ScoredFile.model_validate_json(known.result).model_copy(update={"path": filename})
 
 
 def _request(job: JobRow | NewJob) -> tuple[str | None, Options, str]:

@@ -181,24 +181,22 @@ def compose_statement(
     job: JobRow,
     result: ScoredFile,
     *,
-    decision: dict[str, Any] | None,
     said: Sequence[FeedbackRow],
     appeal: JobRow | None,
 ) -> Statement:
     """What is known of the reasons for a decision on a job that is done.
 
     Args:
-        decision: What a policy made of the answer, if one was asked.
         said: What counts of what was said of the answer, the latest first.
         appeal: The second look at it, if there is one; its verdict is in its row.
     """
     assert job.finished_at is not None  # noqa: S101 - it is done
-    threshold = result.threshold
+    threshold, decision = result.threshold, result.decision
     review = next((row for row in said if row.source == "review"), None)
     return Statement(
         issued_at=datetime.now(UTC).replace(microsecond=0),
         job=job.id,
-        measure=Measure(proposed=decision),
+        measure=Measure(proposed=decision and decision.model_dump(mode="json")),
         facts=Facts(
             filename=job.filename,
             sha256=result.sha256,

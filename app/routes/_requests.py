@@ -52,7 +52,7 @@ Cursor = Annotated[
 ]
 
 
-def _asked(
+async def _asked(
     thorough: Annotated[bool, Query(description=OPTIONS["thorough"])] = False,
     evidence: Annotated[bool, Query(description=OPTIONS["evidence"])] = False,
     stability: Annotated[bool, Query(description=OPTIONS["stability"])] = False,

@@ -1,6 +1,5 @@
 """Reports of jobs, statements of reasons, and the public keys that reports are checked with."""
 
-import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
@@ -73,7 +72,6 @@ async def statement(job_id: JobId, parts: Services, sender: Sender) -> Statement
     composed = compose_statement(
         job,
         result,
-        decision=json.loads(job.result or "{}").get("decision"),
         said=await jobs.feedback(sender.tenant, job_id),
         appeal=await jobs.appeal(sender.tenant, job_id),
     )
