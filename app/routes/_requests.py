@@ -11,15 +11,15 @@ from fastapi import Depends, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from app.jobs.service import Order
 from app.problems import Problem
 from app.schemas import OPTIONS, Surface
+from app.services import Sender
 from specsem.pipeline import Options
 
 __all__ = [
-    "Asked",
     "Cursor",
-    "IdempotencyKey",
-    "OnSurface",
+    "Ordered",
     "Preferences",
     "Prefers",
     "asked_in_form",
@@ -27,7 +27,6 @@ __all__ = [
     "place_of",
     "read_json",
     "surface_in_form",
-    "wants_fresh",
 ]
 
 MAX_JSON_BYTES = 64 * 1024
@@ -36,16 +35,6 @@ _FLAGS = {"true": True, "on": True, "false": False, "off": False, "": False}
 _SURFACE: TypeAdapter[str] = TypeAdapter(Surface)
 
 Model = TypeVar("Model", bound=BaseModel)
-
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        description="Yours for this request: sent again, it answers with the same job.",
-        min_length=1,
-        max_length=255,
-    ),
-]
 
 Cursor = Annotated[
     str | None, Query(description="`next` of the page before.", pattern=r"^[A-Za-z0-9_-]{1,200}$")
@@ -60,12 +49,30 @@ async def _asked(
     return Options(thorough=thorough, evidence=evidence, stability=stability)
 
 
-Asked = Annotated[Options, Depends(_asked)]
-"""What the query asks for."""
+async def _ordered(
+    request: Request,
+    *,
+    sender: Sender,
+    options: Annotated[Options, Depends(_asked)],
+    surface: Annotated[Surface, Query()] = "",
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            description="Yours for this request: sent again, it answers with the same job.",
+            min_length=1,
+            max_length=255,
+        ),
+    ] = None,
+) -> Order:
+    # Whether the client refuses an answer that was made before.
+    fresh = "no-cache" in request.headers.get("cache-control", "").lower()
+    return Order(sender.tenant, options, idempotency_key, surface=surface, fresh=fresh, key=sender.key)
 
 
-OnSurface = Annotated[Surface, Query()]
-"""Where the video is to appear, as the query says. What the body says counts for more."""
+Ordered = Annotated[Order, Depends(_ordered)]
+"""What the sender asks for by query and headers. What the body says is added, and of the surface counts for
+more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +100,6 @@ async def _preferences(
 
 
 Prefers = Annotated[Preferences, Depends(_preferences)]
-
-
-def wants_fresh(request: Request) -> bool:
-    """Whether the client refuses an answer that was made before (``Cache-Control: no-cache``)."""
-    return "no-cache" in request.headers.get("cache-control", "").lower()
 
 
 async def read_json(request: Request, model: type[Model], *, timeout_s: float) -> Model:

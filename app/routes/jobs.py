@@ -10,16 +10,13 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from app.jobs.service import Order
 from app.jobs.similar import Alike
 from app.jobs.table import JobRow
 from app.problems import Problem
 from app.routes._openapi import KEYED, file_body, problems
 from app.routes._requests import (
-    Asked,
     Cursor,
-    IdempotencyKey,
-    OnSurface,
+    Ordered,
     Preferences,
     Prefers,
     asked_in_form,
@@ -27,7 +24,6 @@ from app.routes._requests import (
     place_of,
     read_json,
     surface_in_form,
-    wants_fresh,
 )
 from app.routes.videos import STORED, UPLOAD, FileName, arriving, stored
 from app.schemas import AppealAsked, Job, JobLinks, JobList, JobProgress, NamedVideo, summary_of
@@ -70,12 +66,9 @@ async def submit(
     request: Request,
     parts: Services,
     *,
-    sender: Sender,
+    order: Ordered,
     prefers: Prefers,
-    options: Asked,
-    surface: OnSurface = "",
     filename: FileName = "",
-    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Takes a video for scoring later, by this process or another: `Location` says where its answer will be.
 
@@ -86,23 +79,15 @@ async def submit(
     Bytes that were scored before with the same model and options are answered at once (`from_store`), unless
     `Cache-Control: no-cache` is sent; the decision is made anew. The file is removed once the job has ended.
     """
-    order = Order(
-        sender.tenant,
-        options,
-        idempotency_key,
-        surface=surface,
-        fresh=wants_fresh(request),
-        key=sender.key,
-    )
     if content_type(request)[0] == "application/json":
         asked = await read_json(request, NamedVideo, timeout_s=parts.settings.upload_idle_s)
         order = order.also(asked.options).on(asked.surface)
         if asked.url is not None:
             return accepted(await parts.jobs.submit_url(asked.url, order), prefers)
         assert asked.video is not None  # noqa: S101 - the model wants one of the two
-        video, path = await stored(parts, sender.tenant, asked.video)
+        video, path = await stored(parts, order.tenant, asked.video)
         return accepted(await parts.jobs.submit_video(video, path, order), prefers)
-    async with arriving(request, parts, sender.tenant, filename) as (upload, _):
+    async with arriving(request, parts, order.tenant, filename) as (upload, _):
         order = order.also(asked_in_form(upload.fields)).on(surface_in_form(upload.fields))
         return accepted(await parts.jobs.submit_upload(upload, order), prefers)
 

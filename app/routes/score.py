@@ -10,20 +10,17 @@ from app.jobs.service import Order
 from app.problems import Problem
 from app.routes._openapi import KEYED, answered_headers, file_body, problems
 from app.routes._requests import (
-    Asked,
-    IdempotencyKey,
-    OnSurface,
+    Ordered,
     Preferences,
     Prefers,
     asked_in_form,
     read_json,
     surface_in_form,
-    wants_fresh,
 )
 from app.routes.jobs import SUBMIT, accepted
 from app.routes.videos import BAD_FILE, STORED, UPLOAD, FileName, arriving, stored
 from app.schemas import Job, NamedVideo
-from app.services import Parts, Sender, Services
+from app.services import Parts, Services
 from app.uploads import Upload, content_type
 from specsem.errors import NotFound
 from specsem.result import ScoredFile
@@ -57,12 +54,9 @@ async def score(
     response: Response,
     parts: Services,
     *,
-    sender: Sender,
+    order: Ordered,
     prefers: Prefers,
-    options: Asked,
-    surface: OnSurface = "",
     filename: FileName = "",
-    idempotency_key: IdempotencyKey = None,
 ) -> ScoredFile | Response:
     """The verdict on a video with its time line: the same answer as `specsem score --json` gives.
 
@@ -77,17 +71,9 @@ async def score(
     """
     if not prefers.respond_async:
         parts.engine.check_ready()
-    order = Order(
-        sender.tenant,
-        options,
-        idempotency_key,
-        surface=surface,
-        fresh=wants_fresh(request),
-        key=sender.key,
-    )
     if content_type(request)[0] == "application/json":
         return await _score_stored(request, response, parts, order, prefers)
-    async with arriving(request, parts, sender.tenant, filename) as (upload, _):
+    async with arriving(request, parts, order.tenant, filename) as (upload, _):
         order = order.also(asked_in_form(upload.fields)).on(surface_in_form(upload.fields))
         if prefers.respond_async or await _is_long(request, parts, prefers, upload):
             return accepted(await parts.jobs.submit_upload(upload, order), prefers)
