@@ -1,7 +1,6 @@
 """Where a source that has no place of its own keeps what can't be scored: a folder, one JSON file each."""
 
 import hashlib
-import json
 from pathlib import Path
 
 from app.connectors.interface import ConnectorUnusable, Outcome
@@ -30,9 +29,7 @@ class FileSink:
     def _write(self, outcome: Outcome, more: dict[str, str]) -> None:
         # Ids are a source's own: no path is made of them.
         name = hashlib.sha256(outcome.delivery.id.encode()).hexdigest()[:32]
-        draft = self._folder / f".{name}.json"
-        draft.write_text(json.dumps(outcome.record() | more, indent=1), encoding="utf-8")
-        draft.replace(self._folder / f"{name}.json")
+        outcome.write(self._folder / f"{name}.json", more)
 
 
 class Aside(FileSink):

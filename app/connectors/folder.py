@@ -5,7 +5,6 @@ don't come over a network.
 """
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -103,11 +102,8 @@ class FolderSource:
     def _move(self, outcome: Outcome, where: str) -> None:
         name: str = outcome.delivery.handle
         target = self._free(where, name)
-        report = target.with_name(target.name + ".json")
         # The outcome first: a file that has been moved always has one.
-        draft = report.with_name(f".{report.name}")
-        draft.write_text(json.dumps(outcome.record(), indent=1), encoding="utf-8")
-        draft.replace(report)
+        outcome.write(target.with_name(target.name + ".json"))
         with suppress(FileNotFoundError):  # somebody took it away meanwhile; its outcome stays
             (self._folder / name).rename(target)
         self._under_way.discard(name)

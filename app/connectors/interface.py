@@ -1,8 +1,10 @@
 """What a connector is: where videos come from, and where their verdicts go."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from specsem.errors import SpecSemError
@@ -62,6 +64,12 @@ class Outcome:
             "answer": self.job.result if self.job else None,
             "error": error,
         }
+
+    def write(self, path: Path, more: Mapping[str, str] = MappingProxyType({})) -> None:
+        """The record as a file, all of it or nothing. Raises ``OSError``."""
+        draft = path.with_name(f".{path.name}")
+        draft.write_text(json.dumps({**self.record(), **more}, indent=1), encoding="utf-8")
+        draft.replace(path)
 
 
 class Source(Protocol):

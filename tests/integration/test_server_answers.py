@@ -38,8 +38,11 @@ def comparable(answer: dict[str, Any]) -> dict[str, Any]:
     assert answer.keys() == ScoredFile.model_fields.keys()
     rounded = {"score": round(answer["score"], 4), "logit": round(answer["logit"], 3), "timing_ms": None}
     segments = [segment | {"score": round(segment["score"], 4)} for segment in answer["segments"]]
-    findings = [finding["code"] for finding in answer["findings"]]
-    return answer | rounded | {"segments": segments, "findings": findings, "path": Path(answer["path"]).name}
+    findings = [finding["code"] for finding in answer["findings"]]  # which tell the score, like the reasons
+    decision = answer["decision"]
+    decision = decision | {"reasons": [reason["code"] for reason in decision["reasons"]]}
+    told = {"segments": segments, "findings": findings, "decision": decision}
+    return answer | rounded | told | {"path": Path(answer["path"]).name}
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +85,16 @@ def test_thorough_answers_equal_the_pipeline_s(
 ) -> None:
     from specsem.media import DecoderPool
     from specsem.pipeline import Options, score_file
+    from specsem.policy import PolicyBook, decide
     from specsem.scorer import Scorer
 
     monkeypatch.setenv("SPECSEM_MODELS_DIR", str(tiny_models))
     scorer = Scorer(device="cpu")
     with DecoderPool(workers=1) as pool:
         parts = {"pool": pool, "scorer": scorer, "options": Options(thorough=True)}
-        answers = [score_file(clip, **parts).model_dump() for clip in clips]
+        found = [score_file(clip, **parts) for clip in clips]
+    policy, points = PolicyBook.read().policy("default"), scorer.calibration.policies  # decided by who asks
+    answers = [one.model_copy(update={"decision": decide(policy, one, points)}).model_dump() for one in found]
     served = [post(service, clip, thorough="true").json() for clip in clips]
     assert [comparable(a) for a in served] == [comparable(a) for a in answers]
     assert all(answer["coverage"]["fraction"] > 0.7 for answer in served)
