@@ -26,7 +26,7 @@ unexport UV_TORCH_BACKEND VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX PYTHONHOME
 export UV_CUSTOM_COMPILE_COMMAND := make lock
 
 define install
-	$(UV) pip sync --python $(BIN)/python --require-hashes $(1)
+	$(UV) pip sync --python $(BIN)/python --require-hashes $(1) $(2)
 	$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation --offline --quiet --editable .
 	touch $@
 endef
@@ -156,5 +156,6 @@ $(BIN)/python: | $(UV_READY)
 $(RUNTIME): requirements/runtime.txt pyproject.toml | $(UV_READY) $(BIN)/python
 	$(call install,$<)
 
+# Compiled at once: the tests start hundreds of processes, some where Python may not write what it compiled.
 $(DEV): requirements/dev.txt pyproject.toml | $(UV_READY) $(BIN)/python
-	$(call install,$<)
+	$(call install,$<,--compile-bytecode)

@@ -39,6 +39,7 @@ class Verdict:
     reasons: list[Reason] = field(default_factory=list)
     outside: dict[Reason, tuple[float, float]] = field(default_factory=dict)
     attribution: Attribution | None = None
+    calibration: None = None
 
 
 def verdict(word: str, *scores: float, **more: object) -> Verdict:

@@ -105,6 +105,7 @@ def test_the_document_s_receiver_takes_what_the_command_line_made(tmp_path: Path
             server.wait_ready()
             job = submit(server, b"SCORE:0.97")
             assert taking.stdout.readline() == f"job.done {job} generated\n"
+            assert taking.stdout.readline() == f"decision.review {job} generated\n"
             forged = httpx.post(Receiver(port).url(), content=b"{}", headers={"webhook-id": "1"})
             assert forged.status_code == 401
             httpx.post(f"{server.url}/v1/webhooks/{webhook}/ping")
