@@ -22,11 +22,19 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.engines import Engine
 from app.jobs.store import Store
 from app.jobs.table import FeedbackRow, GroupRow, ScoreCountRow
-from app.schemas import Agreement, Alert, Drift, HistogramBin, OperatingPoint, Reliability, ScoreWeek
 from app.settings import Settings
 from specsem.calibration import Calibration
 from specsem.intervals import wilson95
-from specsem.records import Opinion
+from specsem.records import (
+    Agreement,
+    Alert,
+    Drift,
+    HistogramBin,
+    OperatingPoint,
+    Opinion,
+    Reliability,
+    ScoreWeek,
+)
 from specsem.result import ScoredFile, Threshold, Verdict
 
 __all__ = ["DriftStore", "DriftWatch", "Evidence", "Limits", "Tally", "bin_of", "edge_of", "week_of", "weigh"]

@@ -5,27 +5,22 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.jobs.table import (
-    DeliveryRow,
-    DeliveryStatus,
-    DisabledBecause,
-    FeedbackRow,
-    GroupKind,
-    GroupRow,
-    WebhookRow,
-)
+from app.jobs.table import DeliveryRow, FeedbackRow, GroupRow, WebhookRow
 from specsem.pipeline import Options
 from specsem.policy import SURFACE
 from specsem.records import (
+    Delivery,
     EventType,
     Feedback,
     FeedbackEvent,
     FeedbackEventData,
     FeedbackSummary,
+    GroupFeedback,
+    GroupKind,
     Job,
     JobEvent,
     JobEventData,
@@ -42,33 +37,23 @@ from specsem.records import (
     PolicyRule,
     ProblemDocument,
     Readiness,
+    SentDelivery,
     Video,
     VideoMedia,
+    Webhook,
+    WebhookWithSecret,
 )
-from specsem.result import Action, CalibrationUsed, Model, Threshold, Verdict
 
 __all__ = [
     "OPTIONS",
-    "Agreement",
-    "Alert",
-    "AlertName",
     "AppealAsked",
-    "Basis",
-    "CalibrationInfo",
-    "CalibrationList",
-    "Delivery",
-    "DeliveryList",
-    "Drift",
     "Feedback",
     "FeedbackEvent",
     "FeedbackEventData",
     "FeedbackGiven",
     "FeedbackSummary",
-    "GroupFeedback",
     "GroupFeedbackGiven",
-    "GroupFeedbackList",
     "Health",
-    "HistogramBin",
     "Job",
     "JobEvent",
     "JobEventData",
@@ -80,29 +65,23 @@ __all__ = [
     "ModelList",
     "NamedVideo",
     "NewWebhook",
-    "OperatingPoint",
     "OperatorDecision",
     "PolicyInfo",
     "PolicyList",
     "PolicyRule",
     "ProblemDocument",
     "Readiness",
-    "Redelivered",
-    "Reliability",
-    "ReviewItem",
-    "ReviewQueue",
     "Rotation",
-    "ScoreWeek",
-    "SentDelivery",
-    "Version",
     "Video",
     "VideoMedia",
-    "Webhook",
     "WebhookChange",
-    "WebhookList",
-    "WebhookWithSecret",
+    "delivery_of",
     "feedback_of",
+    "group_of",
+    "sent_delivery_of",
     "summary_of",
+    "webhook_of",
+    "webhook_with_secret_of",
 ]
 
 
@@ -198,59 +177,6 @@ class WebhookChange(_Record):
     )
 
 
-class Webhook(_Record):
-    """An endpoint that is told of events."""
-
-    id: str = Field(
-        description="128 random bits in hexadecimal.", examples=["7d865e959b2466918c9863afca942d0f"]
-    )
-    url: str = Field(description="Without its query.", examples=["https://hooks.example.org/specsem"])
-    events: list[EventType] = Field(description="Only these; none: all.")
-    description: str
-    enabled: bool
-    disabled_because: DisabledBecause | None = Field(
-        description="`requested`; or `gone`: the receiver answered 410."
-    )
-    created_at: datetime
-    old_secret_until: datetime | None = Field(
-        description="Until then each message is signed with the secret before the last rotation as well."
-    )
-
-    @classmethod
-    def of(cls, row: WebhookRow, **more: Any) -> Self:
-        """As its row has it."""
-        return cls.model_validate(
-            {
-                "id": row.id,
-                "url": row.url,
-                "events": row.events.split(),
-                "description": row.description,
-                "enabled": row.disabled_at is None,
-                "disabled_because": row.disabled_because,
-                "created_at": row.created_at,
-                "old_secret_until": row.old_secret_until,
-                **more,
-            }
-        )
-
-
-class WebhookWithSecret(Webhook):
-    """With the secret, which is shown this once."""
-
-    secret: str = Field(examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw3h5jJ0b1rEE="])
-
-    @classmethod
-    def of(cls, row: WebhookRow, **more: Any) -> Self:
-        """As its row has it."""
-        return super().of(row, secret=row.secret, **more)
-
-
-class WebhookList(_Record):
-    """Every endpoint of a tenant."""
-
-    webhooks: list[Webhook]
-
-
 class Rotation(_Record):
     """How a secret is replaced."""
 
@@ -261,67 +187,6 @@ class Rotation(_Record):
         description="For so many seconds the old secret signs too; 0 ends it at once. Not said: as the "
         "operator has set it.",
     )
-
-
-class Delivery(_Record):
-    """An event on its way to an endpoint."""
-
-    id: str = Field(
-        description="The event's, and the `webhook-id` of each attempt.",
-        examples=["ca978112ca1bbdcafac231b39a23dc4d"],
-    )
-    type: EventType | Literal["webhook.ping"]
-    status: DeliveryStatus = Field(description="`dead`: it was given up.")
-    attempts: int
-    last_status: int | None = Field(description="HTTP status of the last answer; null where there was none.")
-    last_error: str | None = Field(description="Why the last attempt failed.")
-    last_attempt_at: datetime | None
-    next_attempt_at: datetime | None
-    created_at: datetime
-    ended_at: datetime | None
-
-    @classmethod
-    def of(cls, row: DeliveryRow, **more: Any) -> Self:
-        """As its row has it."""
-        return cls.model_validate(
-            {
-                "id": row.event_id,
-                "type": row.type,
-                "status": row.status,
-                "attempts": row.attempts,
-                "last_status": row.last_status,
-                "last_error": row.last_error,
-                "last_attempt_at": row.last_attempt_at,
-                "next_attempt_at": row.not_before if row.status == "pending" else None,
-                "created_at": row.created_at,
-                "ended_at": row.ended_at,
-                **more,
-            }
-        )
-
-
-class SentDelivery(Delivery):
-    """With what is sent."""
-
-    payload: dict[str, Any]
-
-    @classmethod
-    def of(cls, row: DeliveryRow, **more: Any) -> Self:
-        """As its row has it."""
-        return super().of(row, payload=json.loads(row.payload), **more)
-
-
-class DeliveryList(_Record):
-    """A page of deliveries."""
-
-    deliveries: list[Delivery]
-    next: int | None = Field(description="`cursor` of the page that follows; none on the last.")
-
-
-class Redelivered(_Record):
-    """How many are sent again."""
-
-    deliveries: int
 
 
 Note = Annotated[
@@ -371,24 +236,6 @@ def summary_of(rows: Sequence[FeedbackRow], *, actor: str) -> FeedbackSummary:
     )
 
 
-class ReviewItem(_Record):
-    """An answer that waits for an operator."""
-
-    job: Job = Field(description="Without its `result`.")
-    verdict: Verdict
-    action: Action | None = Field(description="What the policy decided.")
-    margin: float = Field(description="Distance of the score from the nearer threshold, 0..1.")
-    reports: list[Feedback] = Field(description="What was said against it, or in doubt.")
-
-
-class ReviewQueue(_Record):
-    """What waits, the most urgent first."""
-
-    items: list[ReviewItem]
-    waiting: int = Field(description="How many wait in all.")
-    next: str | None = Field(description="`cursor` of the page that follows; none on the last.")
-
-
 class AppealAsked(_Record):
     """A second look at a job's video, which is named instead of sent again."""
 
@@ -397,6 +244,66 @@ class AppealAsked(_Record):
         description="Id of a stored video with the same bytes; not needed while the job's file is kept.",
         examples=["9f86d081884c7d659a2feaa0c55ad015"],
     )
+
+
+def group_of(row: GroupRow) -> GroupFeedback:
+    """A count, without who gave it."""
+    return GroupFeedback(
+        id=row.id,
+        kind=row.kind,
+        count=row.count,
+        jobs=row.jobs,
+        note=row.note,
+        created_at=datetime.fromtimestamp(row.created_at, UTC),
+    )
+
+
+def webhook_of(row: WebhookRow) -> Webhook:
+    """An endpoint, without its secret."""
+    return Webhook.model_validate(_webhook(row))
+
+
+def webhook_with_secret_of(row: WebhookRow) -> WebhookWithSecret:
+    """An endpoint with its secret: for whoever made or rotated it, this once."""
+    return WebhookWithSecret.model_validate(_webhook(row) | {"secret": row.secret})
+
+
+def delivery_of(row: DeliveryRow) -> Delivery:
+    """What became of an event."""
+    return Delivery.model_validate(_delivery(row))
+
+
+def sent_delivery_of(row: DeliveryRow) -> SentDelivery:
+    """The same, with what is sent."""
+    return SentDelivery.model_validate(_delivery(row) | {"payload": json.loads(row.payload)})
+
+
+def _webhook(row: WebhookRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "url": row.url,
+        "events": row.events.split(),
+        "description": row.description,
+        "enabled": row.disabled_at is None,
+        "disabled_because": row.disabled_because,
+        "created_at": row.created_at,
+        "old_secret_until": row.old_secret_until,
+    }
+
+
+def _delivery(row: DeliveryRow) -> dict[str, Any]:
+    return {
+        "id": row.event_id,
+        "type": row.type,
+        "status": row.status,
+        "attempts": row.attempts,
+        "last_status": row.last_status,
+        "last_error": row.last_error,
+        "last_attempt_at": row.last_attempt_at,
+        "next_attempt_at": row.not_before if row.status == "pending" else None,
+        "created_at": row.created_at,
+        "ended_at": row.ended_at,
+    }
 
 
 class GroupFeedbackGiven(_Record):
@@ -426,162 +333,6 @@ class GroupFeedbackGiven(_Record):
         return self
 
 
-class GroupFeedback(_Record):
-    """A count over jobs."""
-
-    id: int
-    kind: GroupKind
-    count: int
-    jobs: int = Field(description="How many.")
-    note: str
-    created_at: datetime
-
-    @classmethod
-    def of(cls, row: GroupRow) -> "GroupFeedback":
-        """Without who gave it."""
-        return cls(
-            id=row.id,
-            kind=row.kind,
-            count=row.count,
-            jobs=row.jobs,
-            note=row.note,
-            created_at=datetime.fromtimestamp(row.created_at, UTC),
-        )
-
-
-class GroupFeedbackList(_Record):
-    """A page of counts, the latest first."""
-
-    groups: list[GroupFeedback]
-    next: int | None = Field(description="`cursor` of the page that follows; none on the last.")
-
-
-Interval = tuple[float, float]
-"""At 95% (Wilson)."""
-
-
-class HistogramBin(_Record):
-    """How many scores lie here, in scores of the active calibration."""
-
-    lower: float = Field(ge=0, le=1)
-    upper: float = Field(ge=0, le=1)
-    count: int
-
-
-class ScoreWeek(_Record):
-    """The scores of a week, whatever asked for them."""
-
-    week: str = Field(description="Its Monday (UTC).", examples=["2026-11-30"])
-    n: int
-    generated: float = Field(description="Share of the verdicts that were `generated`.")
-    generated95: Interval
-    inconclusive: float
-    histogram: list[HistogramBin] = Field(description="Without empty bins.")
-
-
-class Agreement(_Record):
-    """What was said in a week of answers, whenever they were given."""
-
-    week: str
-    right: int = Field(description="Answers that operators found right, one by one or by count.")
-    wrong: int
-    disagreement: float | None = Field(description="Share that is wrong.")
-    disagreement95: Interval | None
-    reported_right: int = Field(description="As users said.")
-    reported_wrong: int
-    reported_unsure: int
-
-
-class Reliability(_Record):
-    """Labelled videos whose scores lie in this range."""
-
-    lower: float
-    upper: float
-    n: int
-    expected: float = Field(
-        description="Share of generated ones that the scores promise, at the odds of the labelled videos."
-    )
-    generated: float = Field(description="Share that is generated.")
-    generated95: Interval
-
-
-class OperatingPoint(_Record):
-    """The active thresholds on all labelled videos."""
-
-    threshold: Threshold
-    real: int
-    false_positives: int
-    false_positive_rate95: Interval
-    generated: int
-    called_authentic: int
-    called_authentic95: Interval
-
-
-AlertName = Literal["scores_shifted", "operators_disagree", "false_positives"]
-
-
-class Alert(_Record):
-    """A figure beyond its limit."""
-
-    name: AlertName
-    value: float
-    limit: float
-    text: str
-
-
-class Drift(_Record):
-    """Whether what comes in, or what verdicts are worth, changes. Of all tenants, for the model in use."""
-
-    calibration: CalibrationUsed
-    weeks: list[ScoreWeek] = Field(description="The oldest first.")
-    shift: float | None = Field(
-        description="Population stability index of the latest week with 200 scores against those before it; "
-        "below 0.1 is chance, above 0.2 a shift. Null: too few."
-    )
-    agreement: list[Agreement] = Field(description="By week, the oldest first.")
-    reliability: list[Reliability]
-    operating_point: OperatingPoint
-    alerts: list[Alert]
-
-
-class Basis(_Record):
-    """What a calibration that was fitted from feedback stands on."""
-
-    based_on: int = Field(description="Version of the calibration before.")
-    fitted_at: datetime
-    since: datetime
-    until: datetime
-    labels: int = Field(description="Videos that were labelled one by one.")
-    groups: int = Field(description="Groups of which a count is known.")
-    grouped: int = Field(description="Videos in them.")
-    left_out: int = Field(description="Observations that contradict others, or that later ones replace.")
-    real: float = Field(description="Camera videos among all, as expected where only counts are known.")
-    generated: float
-    weighted: bool = Field(description="Whether observations were weighted to be like all that was scored.")
-    refitted: list[str] = Field(description="Policies, and `scores`; all else was kept.")
-
-
-class CalibrationInfo(_Record):
-    """What makes scores and thresholds of the model's logits."""
-
-    version: int = Field(description="0: it came with the model.")
-    active: bool
-    model: str
-    sha256: str
-    created_at: datetime | None
-    note: str
-    slope: float
-    intercept: float
-    policies: dict[str, Threshold]
-    basis: Basis | None
-
-
-class CalibrationList(_Record):
-    """The calibrations of the model in use, the latest first."""
-
-    calibrations: list[CalibrationInfo]
-
-
 class Health(_Record):
     """Liveness."""
 
@@ -590,11 +341,3 @@ class Health(_Record):
     queued: int = Field(description="Clips that wait for the model.")
     oldest_wait_s: float = Field(description="How long the first of them has waited, in seconds.")
     forward_s: float = Field(description="How long the model has been at the present batch, in seconds.")
-
-
-class Version(_Record):
-    """What software answers, and with which model."""
-
-    version: str
-    commit: str | None = Field(description="Of the software, where it is known.")
-    model: Model | None = Field(description="The model in use; null until it is loaded.")

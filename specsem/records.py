@@ -10,17 +10,42 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from specsem.policy import Rule
-from specsem.result import Action, ActionThreshold, Decision, ErrorBody, ScoredFile, Threshold, Verdict
+from specsem.result import (
+    Action,
+    ActionThreshold,
+    CalibrationUsed,
+    Decision,
+    ErrorBody,
+    Model,
+    ScoredFile,
+    Threshold,
+    Verdict,
+)
 
 if TYPE_CHECKING:  # brings PyAV, which no client needs
     from specsem.media import MediaInfo
 
 __all__ = [
+    "Agreement",
+    "Alert",
+    "AlertName",
+    "Basis",
+    "CalibrationInfo",
+    "CalibrationList",
+    "Delivery",
+    "DeliveryList",
+    "DeliveryStatus",
+    "DisabledBecause",
+    "Drift",
     "EventType",
     "Feedback",
     "FeedbackEvent",
     "FeedbackEventData",
     "FeedbackSummary",
+    "GroupFeedback",
+    "GroupFeedbackList",
+    "GroupKind",
+    "HistogramBin",
     "Job",
     "JobEvent",
     "JobEventData",
@@ -31,18 +56,29 @@ __all__ = [
     "Measured",
     "ModelInfo",
     "ModelList",
+    "OperatingPoint",
     "Opinion",
     "PolicyInfo",
     "PolicyList",
     "PolicyRule",
     "ProblemDocument",
     "Readiness",
+    "Redelivered",
+    "Reliability",
+    "ReviewItem",
+    "ReviewQueue",
+    "ScoreWeek",
+    "SentDelivery",
     "SimilarJob",
     "SimilarJobs",
     "Source",
     "Status",
+    "Version",
     "Video",
     "VideoMedia",
+    "Webhook",
+    "WebhookList",
+    "WebhookWithSecret",
 ]
 
 Status = Literal["queued", "running", "done", "failed", "expired"]
@@ -53,6 +89,11 @@ Source = Literal["user", "review"]
 """Who says so: somebody who asked for the answer, or an operator at the queue."""
 EventType = Literal["job.done", "job.failed", "decision.review", "decision.block", "feedback.created"]
 """What an endpoint may ask for."""
+DeliveryStatus = Literal["pending", "delivered", "dead"]
+DisabledBecause = Literal["requested", "gone"]
+GroupKind = Literal["upheld", "generated"]
+"""What a count is of: answers that were right, or videos that are generated."""
+AlertName = Literal["scores_shifted", "operators_disagree", "false_positives"]
 
 
 class _Record(BaseModel):
@@ -239,6 +280,42 @@ class FeedbackSummary(_Record):
     decision: Feedback | None = Field(description="The latest decision of an operator.")
 
 
+class GroupFeedback(_Record):
+    """A count over jobs."""
+
+    id: int
+    kind: GroupKind
+    count: int
+    jobs: int = Field(description="How many.")
+    note: str
+    created_at: datetime
+
+
+class GroupFeedbackList(_Record):
+    """A page of counts, the latest first."""
+
+    groups: list[GroupFeedback]
+    next: int | None = Field(description="`cursor` of the page that follows; none on the last.")
+
+
+class ReviewItem(_Record):
+    """An answer that waits for an operator."""
+
+    job: Job = Field(description="Without its `result`.")
+    verdict: Verdict
+    action: Action | None = Field(description="What the policy decided.")
+    margin: float = Field(description="Distance of the score from the nearer threshold, 0..1.")
+    reports: list[Feedback] = Field(description="What was said against it, or in doubt.")
+
+
+class ReviewQueue(_Record):
+    """What waits, the most urgent first."""
+
+    items: list[ReviewItem]
+    waiting: int = Field(description="How many wait in all.")
+    next: str | None = Field(description="`cursor` of the page that follows; none on the last.")
+
+
 class SimilarJob(_Record):
     """A job whose video looks like another's."""
 
@@ -266,6 +343,74 @@ class SimilarJobs(_Record):
     jobs: list[SimilarJob]
     compared: int = Field(description="With so many of the tenant's jobs, the latest first.")
     complete: bool = Field(description="Whether that were all.")
+
+
+class Webhook(_Record):
+    """An endpoint that is told of events."""
+
+    id: str = Field(
+        description="128 random bits in hexadecimal.", examples=["7d865e959b2466918c9863afca942d0f"]
+    )
+    url: str = Field(description="Without its query.", examples=["https://hooks.example.org/specsem"])
+    events: list[EventType] = Field(description="Only these; none: all.")
+    description: str
+    enabled: bool
+    disabled_because: DisabledBecause | None = Field(
+        description="`requested`; or `gone`: the receiver answered 410."
+    )
+    created_at: datetime
+    old_secret_until: datetime | None = Field(
+        description="Until then each message is signed with the secret before the last rotation as well."
+    )
+
+
+class WebhookWithSecret(Webhook):
+    """With the secret, which is shown this once."""
+
+    secret: str = Field(repr=False, examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw3h5jJ0b1rEE="])
+
+
+class WebhookList(_Record):
+    """Every endpoint of a tenant."""
+
+    webhooks: list[Webhook]
+
+
+class Delivery(_Record):
+    """An event on its way to an endpoint."""
+
+    id: str = Field(
+        description="The event's, and the `webhook-id` of each attempt.",
+        examples=["ca978112ca1bbdcafac231b39a23dc4d"],
+    )
+    type: EventType | Literal["webhook.ping"]
+    status: DeliveryStatus = Field(description="`dead`: it was given up.")
+    attempts: int
+    last_status: int | None = Field(description="HTTP status of the last answer; null where there was none.")
+    last_error: str | None = Field(description="Why the last attempt failed.")
+    last_attempt_at: datetime | None
+    next_attempt_at: datetime | None
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class SentDelivery(Delivery):
+    """With what is sent."""
+
+    payload: dict[str, Any]
+
+
+class DeliveryList(_Record):
+    """A page of deliveries."""
+
+    deliveries: list[Delivery]
+    next: int | None = Field(description="`cursor` of the page that follows; none on the last.")
+
+
+class Redelivered(_Record):
+    """How many are sent again."""
+
+    deliveries: int
 
 
 class Measured(_Record):
@@ -335,6 +480,129 @@ class PolicyList(_Record):
     policies: list[PolicyInfo]
 
 
+Interval = tuple[float, float]
+"""At 95% (Wilson)."""
+
+
+class HistogramBin(_Record):
+    """How many scores lie here, in scores of the active calibration."""
+
+    lower: float = Field(ge=0, le=1)
+    upper: float = Field(ge=0, le=1)
+    count: int
+
+
+class ScoreWeek(_Record):
+    """The scores of a week, whatever asked for them."""
+
+    week: str = Field(description="Its Monday (UTC).", examples=["2026-11-30"])
+    n: int
+    generated: float = Field(description="Share of the verdicts that were `generated`.")
+    generated95: Interval
+    inconclusive: float
+    histogram: list[HistogramBin] = Field(description="Without empty bins.")
+
+
+class Agreement(_Record):
+    """What was said in a week of answers, whenever they were given."""
+
+    week: str
+    right: int = Field(description="Answers that operators found right, one by one or by count.")
+    wrong: int
+    disagreement: float | None = Field(description="Share that is wrong.")
+    disagreement95: Interval | None
+    reported_right: int = Field(description="As users said.")
+    reported_wrong: int
+    reported_unsure: int
+
+
+class Reliability(_Record):
+    """Labelled videos whose scores lie in this range."""
+
+    lower: float
+    upper: float
+    n: int
+    expected: float = Field(
+        description="Share of generated ones that the scores promise, at the odds of the labelled videos."
+    )
+    generated: float = Field(description="Share that is generated.")
+    generated95: Interval
+
+
+class OperatingPoint(_Record):
+    """The active thresholds on all labelled videos."""
+
+    threshold: Threshold
+    real: int
+    false_positives: int
+    false_positive_rate95: Interval
+    generated: int
+    called_authentic: int
+    called_authentic95: Interval
+
+
+class Alert(_Record):
+    """A figure beyond its limit."""
+
+    name: AlertName
+    value: float
+    limit: float
+    text: str
+
+
+class Drift(_Record):
+    """Whether what comes in, or what verdicts are worth, changes. Of all tenants, for the model in use."""
+
+    calibration: CalibrationUsed
+    weeks: list[ScoreWeek] = Field(description="The oldest first.")
+    shift: float | None = Field(
+        description="Population stability index of the latest week with 200 scores against those before it; "
+        "below 0.1 is chance, above 0.2 a shift. Null: too few."
+    )
+    agreement: list[Agreement] = Field(description="By week, the oldest first.")
+    reliability: list[Reliability]
+    operating_point: OperatingPoint
+    alerts: list[Alert]
+
+
+class Basis(_Record):
+    """What a calibration that was fitted from feedback stands on."""
+
+    based_on: int = Field(description="Version of the calibration before.")
+    fitted_at: datetime
+    since: datetime
+    until: datetime
+    labels: int = Field(description="Videos that were labelled one by one.")
+    groups: int = Field(description="Groups of which a count is known.")
+    grouped: int = Field(description="Videos in them.")
+    left_out: int = Field(description="Observations that contradict others, or that later ones replace.")
+    real: float = Field(description="Camera videos among all, as expected where only counts are known.")
+    generated: float
+    weighted: bool = Field(description="Whether observations were weighted to be like all that was scored.")
+    refitted: list[str] = Field(description="Policies, and `scores`; all else was kept.")
+
+
+class CalibrationInfo(_Record):
+    """What makes scores and thresholds of the model's logits."""
+
+    version: int = Field(description="0: it came with the model.")
+    active: bool
+    model: str
+    sha256: str
+    created_at: datetime | None
+    note: str
+    slope: float
+    intercept: float
+    policies: dict[str, Threshold]
+    basis: Basis | None
+
+
+class CalibrationList(_Record):
+    """The calibrations of the model in use, the latest first."""
+
+    calibrations: list[CalibrationInfo]
+
+
 class Readiness(_Record):
     """Readiness."""
 
@@ -342,6 +610,14 @@ class Readiness(_Record):
     model: str
     device: str
     warm_up_ms: float
+
+
+class Version(_Record):
+    """What software answers, and with which model."""
+
+    version: str
+    commit: str | None = Field(description="Of the software, where it is known.")
+    model: Model | None = Field(description="The model in use; null until it is loaded.")
 
 
 class ProblemDocument(BaseModel):

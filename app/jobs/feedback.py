@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session, defer
 
 from app.audit import Event, append
 from app.jobs.store import Store
-from app.jobs.table import FeedbackRow, GroupKind, GroupMemberRow, GroupRow, JobRow
+from app.jobs.table import FeedbackRow, GroupMemberRow, GroupRow, JobRow
 from app.webhooks import outbox
 from app.webhooks.events import feedback_created
 from specsem.calibration import Confirmation
-from specsem.records import Label, Opinion, Source
+from specsem.records import GroupKind, Label, Opinion, Source
 
 __all__ = ["Counted", "Feedback", "FeedbackStore", "Group", "GroupRefused", "Said", "Waiting"]
 

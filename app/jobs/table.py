@@ -2,7 +2,6 @@
 needs a migration; a test compares the two."""
 
 import time
-from typing import Literal
 
 from sqlalchemy import (
     BigInteger,
@@ -19,7 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from specsem.pipeline import Options
-from specsem.records import Label, Opinion, Source, Status
+from specsem.records import DeliveryStatus, DisabledBecause, GroupKind, Label, Opinion, Source, Status
 from specsem.result import Action
 
 __all__ = [
@@ -28,11 +27,8 @@ __all__ = [
     "Base",
     "CalibrationRow",
     "DeliveryRow",
-    "DeliveryStatus",
-    "DisabledBecause",
     "FeedbackRow",
     "FingerprintRow",
-    "GroupKind",
     "GroupMemberRow",
     "GroupRow",
     "JobRow",
@@ -41,11 +37,6 @@ __all__ = [
     "SigningKeyRow",
     "WebhookRow",
 ]
-
-GroupKind = Literal["upheld", "generated"]
-"""What a count is of: answers that were right, or videos that are generated."""
-DeliveryStatus = Literal["pending", "delivered", "dead"]
-DisabledBecause = Literal["requested", "gone"]
 
 
 class Base(DeclarativeBase):

@@ -15,8 +15,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics import MetricWrapperBase
 
 from app.problems import CODES
-from app.schemas import AlertName
 from specsem.media import Death
+from specsem.records import AlertName
 from specsem.result import Action, ScoredFile, Verdict
 
 if TYPE_CHECKING:

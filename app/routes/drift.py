@@ -6,8 +6,8 @@ from fastapi import APIRouter, Query
 
 from app.calibrations import described
 from app.routes._openapi import KEYED, problems
-from app.schemas import CalibrationInfo, CalibrationList, Drift
 from app.services import Services
+from specsem.records import CalibrationInfo, CalibrationList, Drift
 
 __all__ = ["router"]
 

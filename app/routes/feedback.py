@@ -10,17 +10,14 @@ from app.routes._requests import Cursor, cursor_of, place_of, read_json
 from app.routes.jobs import JobId, described
 from app.schemas import (
     FeedbackGiven,
-    FeedbackSummary,
-    GroupFeedback,
     GroupFeedbackGiven,
-    GroupFeedbackList,
     OperatorDecision,
-    ReviewItem,
-    ReviewQueue,
     feedback_of,
+    group_of,
     summary_of,
 )
 from app.services import Parts, Sender, Services, Tenant
+from specsem.records import FeedbackSummary, GroupFeedback, GroupFeedbackList, ReviewItem, ReviewQueue
 
 __all__ = ["router"]
 
@@ -71,7 +68,7 @@ async def count(request: Request, parts: Services, sender: Sender) -> GroupFeedb
     """
     given = await read_json(request, GroupFeedbackGiven, timeout_s=parts.settings.upload_idle_s)
     counted = Counted(given.kind, given.count, given.jobs, sender.key, given.note)
-    return GroupFeedback.of(await parts.jobs.count(sender.tenant, counted))
+    return group_of(await parts.jobs.count(sender.tenant, counted))
 
 
 @router.get("/feedback", summary="Counts that were given", responses=problems("invalid_request"))
@@ -84,7 +81,7 @@ async def counts(
     """The latest first, without their jobs."""
     rows = await parts.jobs.groups(tenant, before=cursor, limit=limit + 1)
     return GroupFeedbackList(
-        groups=[GroupFeedback.of(row) for row in rows[:limit]],
+        groups=[group_of(row) for row in rows[:limit]],
         next=rows[limit - 1].id if len(rows) > limit else None,
     )
 

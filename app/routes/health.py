@@ -4,10 +4,11 @@ from fastapi import APIRouter, Request, Response
 
 from app.problems import Problem
 from app.routes._openapi import problems
-from app.schemas import Health, Readiness, Version
+from app.schemas import Health
 from app.services import Running
 from app.version import built_from
 from specsem import __version__
+from specsem.records import Readiness, Version
 from specsem.result import Model
 
 __all__ = ["router"]

@@ -4,24 +4,30 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 
-from app.jobs.table import DeliveryStatus
 from app.routes._openapi import KEYED, json_body, operation_id, problems
 from app.routes._requests import read_json
 from app.schemas import (
+    NewWebhook,
+    Rotation,
+    WebhookChange,
+    delivery_of,
+    sent_delivery_of,
+    webhook_of,
+    webhook_with_secret_of,
+)
+from app.services import Services, Tenant
+from specsem.records import (
     Delivery,
     DeliveryList,
+    DeliveryStatus,
     FeedbackEvent,
     JobEvent,
-    NewWebhook,
     Redelivered,
-    Rotation,
     SentDelivery,
     Webhook,
-    WebhookChange,
     WebhookList,
     WebhookWithSecret,
 )
-from app.services import Services, Tenant
 
 __all__ = ["messages", "router"]
 
@@ -50,7 +56,7 @@ async def create(request: Request, parts: Services, tenant: Tenant) -> WebhookWi
     message, and redirects are not followed.
     """
     asked = await read_json(request, NewWebhook, timeout_s=parts.settings.upload_idle_s)
-    return WebhookWithSecret.of(
+    return webhook_with_secret_of(
         await parts.webhooks.create(tenant, asked.url, events=asked.events, description=asked.description)
     )
 
@@ -58,13 +64,13 @@ async def create(request: Request, parts: Services, tenant: Tenant) -> WebhookWi
 @router.get("", summary="List webhooks", responses=problems())
 async def list_webhooks(parts: Services, tenant: Tenant) -> WebhookList:
     """The latest first, without their secrets."""
-    return WebhookList(webhooks=[Webhook.of(row) for row in await parts.webhooks.listed(tenant)])
+    return WebhookList(webhooks=[webhook_of(row) for row in await parts.webhooks.listed(tenant)])
 
 
 @router.get("/{webhook_id}", summary="A webhook", responses=problems("webhook_not_found"))
 async def get(webhook_id: WebhookId, parts: Services, tenant: Tenant) -> Webhook:
     """Without its secret."""
-    return Webhook.of(await parts.webhooks.find(tenant, webhook_id))
+    return webhook_of(await parts.webhooks.find(tenant, webhook_id))
 
 
 @router.patch(
@@ -76,7 +82,7 @@ async def get(webhook_id: WebhookId, parts: Services, tenant: Tenant) -> Webhook
 async def change(webhook_id: WebhookId, request: Request, parts: Services, tenant: Tenant) -> Webhook:
     """What isn't named stays. A disabled one is told nothing: what happens meanwhile is not kept for it."""
     asked = await read_json(request, WebhookChange, timeout_s=parts.settings.upload_idle_s)
-    return Webhook.of(await parts.webhooks.change(tenant, webhook_id, **asked.model_dump()))
+    return webhook_of(await parts.webhooks.change(tenant, webhook_id, **asked.model_dump()))
 
 
 @router.delete(
@@ -98,13 +104,13 @@ async def rotate(
 ) -> WebhookWithSecret:
     """The answer holds the new secret, this once. For a while messages are signed with each of the two."""
     asked = await read_json(request, Rotation, timeout_s=parts.settings.upload_idle_s)
-    return WebhookWithSecret.of(await parts.webhooks.rotate(tenant, webhook_id, overlap_s=asked.overlap_s))
+    return webhook_with_secret_of(await parts.webhooks.rotate(tenant, webhook_id, overlap_s=asked.overlap_s))
 
 
 @router.post("/{webhook_id}/ping", status_code=202, summary="Try a webhook", responses=problems(*AGAIN))
 async def ping(webhook_id: WebhookId, parts: Services, tenant: Tenant) -> Delivery:
     """Sends it a `webhook.ping`, whatever events it asked for. The delivery tells whether it arrived."""
-    return Delivery.of(await parts.webhooks.ping(tenant, webhook_id))
+    return delivery_of(await parts.webhooks.ping(tenant, webhook_id))
 
 
 @router.get(
@@ -128,7 +134,7 @@ async def deliveries(
         tenant, webhook_id, statuses=status or (), before=cursor, limit=limit + 1
     )
     return DeliveryList(
-        deliveries=[Delivery.of(row) for row in rows[:limit]],
+        deliveries=[delivery_of(row) for row in rows[:limit]],
         next=rows[limit - 1].id if len(rows) > limit else None,
     )
 
@@ -141,7 +147,7 @@ async def deliveries(
 async def delivery(webhook_id: WebhookId, event_id: EventId, parts: Services, tenant: Tenant) -> SentDelivery:
     """With what is sent."""
     row = await parts.webhooks.delivery(tenant, webhook_id, event_id)
-    return SentDelivery.of(row)
+    return sent_delivery_of(row)
 
 
 @router.post(

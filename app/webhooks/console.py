@@ -7,13 +7,14 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from app.jobs.database import open_database
-from app.jobs.table import DeliveryStatus, WebhookRow
+from app.jobs.table import WebhookRow
 from app.keys import TENANT
 from app.problems import Problem
-from app.schemas import Delivery, NewWebhook, Webhook, WebhookChange, WebhookWithSecret
+from app.schemas import NewWebhook, WebhookChange, delivery_of, webhook_of, webhook_with_secret_of
 from app.settings import Settings
 from app.webhooks.service import Webhooks
 from specsem.errors import SpecSemError
+from specsem.records import DeliveryStatus
 
 __all__ = ["Console", "WebhookRefused"]
 
@@ -65,7 +66,7 @@ class Console:
     def rotate(self, webhook_id: str, *, overlap_s: float | None = None) -> dict[str, Any]:
         """With its new secret."""
         row = self._ask(lambda webhooks: webhooks.rotate(None, webhook_id, overlap_s=overlap_s))
-        return WebhookWithSecret.of(row).model_dump(mode="json")
+        return webhook_with_secret_of(row).model_dump(mode="json")
 
     def remove(self, webhook_id: str) -> None:
         """With all its deliveries."""
@@ -74,14 +75,14 @@ class Console:
     def ping(self, webhook_id: str) -> dict[str, Any]:
         """The delivery of a message that only tries it."""
         row = self._ask(lambda webhooks: webhooks.ping(None, webhook_id))
-        return Delivery.of(row).model_dump(mode="json")
+        return delivery_of(row).model_dump(mode="json")
 
     def deliveries(self, webhook_id: str, *, statuses: Sequence[DeliveryStatus] = ()) -> list[dict[str, Any]]:
         """What became of its latest events."""
         rows = self._ask(
             lambda webhooks: webhooks.deliveries(None, webhook_id, statuses=statuses, limit=SHOWN)
         )
-        return [Delivery.of(row).model_dump(mode="json") for row in rows]
+        return [delivery_of(row).model_dump(mode="json") for row in rows]
 
     def redeliver(self, webhook_id: str, event_id: str | None = None) -> int:
         """Send an event again, or every dead letter. How many that are."""
@@ -113,4 +114,4 @@ class Console:
 
 
 def _record(row: WebhookRow) -> dict[str, Any]:
-    return {"tenant": row.tenant} | Webhook.of(row).model_dump(mode="json")
+    return {"tenant": row.tenant} | webhook_of(row).model_dump(mode="json")

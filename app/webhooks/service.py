@@ -12,12 +12,13 @@ from sqlalchemy import Engine as Database
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.folders import ID_PATTERN
-from app.jobs.table import DeliveryRow, DeliveryStatus, WebhookRow
+from app.jobs.table import DeliveryRow, WebhookRow
 from app.outbound import Outbound
 from app.problems import Problem
 from app.settings import Settings
 from app.webhooks.signing import new_secret
 from app.webhooks.store import NewEndpoint, TooMany, WebhookStore
+from specsem.records import DeliveryStatus
 
 __all__ = ["Webhooks"]
 

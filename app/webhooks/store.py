@@ -12,9 +12,10 @@ from sqlalchemy import ColumnElement, Update, and_, delete, exists, func, or_, s
 from sqlalchemy.orm import Session, defer
 
 from app.jobs.store import Store, hit
-from app.jobs.table import DeliveryRow, DeliveryStatus, DisabledBecause, WebhookRow
+from app.jobs.table import DeliveryRow, WebhookRow
 from app.webhooks import outbox
 from app.webhooks.events import PING
+from specsem.records import DeliveryStatus, DisabledBecause
 
 __all__ = ["Claimed", "Failure", "NewEndpoint", "TooMany", "WebhookStore"]
 

@@ -2,32 +2,65 @@
 
 import ssl
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
+from urllib.parse import quote
 
 import anyio
 import httpx
 
 from specsem import __version__
-from specsem.client.flows import FilePath, Flow, Flows, Send, Sent, Told, job_path, video_path
+from specsem.client.flows import (
+    FilePath,
+    Flow,
+    Flows,
+    Options,
+    Send,
+    Sent,
+    Told,
+    delivery_path,
+    job_path,
+    review_path,
+    video_path,
+    webhook_path,
+)
 from specsem.records import (
+    CalibrationList,
+    Delivery,
+    DeliveryList,
+    DeliveryStatus,
+    Drift,
+    EventType,
     FeedbackSummary,
+    GroupFeedback,
+    GroupFeedbackList,
     Job,
+    JobList,
     Label,
     ModelList,
     Opinion,
+    PolicyInfo,
     PolicyList,
     Readiness,
+    Redelivered,
+    ReviewItem,
+    ReviewQueue,
+    SentDelivery,
     SimilarJobs,
     Status,
+    Version,
     Video,
+    Webhook,
+    WebhookList,
+    WebhookWithSecret,
 )
 from specsem.result import ScoredFile
 
 __all__ = ["AsyncClient", "Client"]
 
 T = TypeVar("T")
+Page = TypeVar("Page", JobList, GroupFeedbackList, ReviewQueue, DeliveryList)
 
 RETRIES = 5
 CONNECT_S = 10.0
@@ -43,8 +76,17 @@ def _headers(key: str | None) -> dict[str, str]:
     return named if key is None else {**named, "Authorization": f"Bearer {key}"}
 
 
-def _options(*, thorough: bool, evidence: bool, stability: bool) -> dict[str, bool]:
-    return {"thorough": thorough, "evidence": evidence, "stability": stability}
+def _options(*, thorough: bool, evidence: bool, stability: bool, surface: str) -> Options:
+    return {"thorough": thorough, "evidence": evidence, "stability": stability, "surface": surface}
+
+
+def _ids(jobs: Iterable[Job | str]) -> list[str]:
+    return [job.id if isinstance(job, Job) else job for job in jobs]
+
+
+def _said(**given: Any) -> dict[str, Any]:
+    """What of it is said: None is for what isn't."""
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _request(
@@ -108,21 +150,34 @@ class Client:
         thorough: bool = False,
         evidence: bool = False,
         stability: bool = False,
+        surface: str = "",
+        idempotency_key: str | None = None,
+        fresh: bool = False,
         timeout_s: float = SCORE_S,
         on_sent: Sent | None = None,
         on_progress: Told | None = None,
     ) -> ScoredFile:
         """The verdict on a file or a stored video. A long one becomes a job, and is waited for.
 
-        ``on_sent`` hears (bytes sent, bytes in all), ``on_progress`` how far the job is.
+        ``surface`` is where it is to appear, by a name of yours that policies know. ``fresh``: not from the
+        store of answers. ``idempotency_key``: as in ``submit``. ``on_sent`` hears (bytes sent, bytes in all),
+        ``on_progress`` how far the job is.
 
         Raises:
             JobFailed: it became a job, and that failed.
             StillRunning: it became a job that hasn't ended within ``timeout_s`` seconds.
         """
-        options = _options(thorough=thorough, evidence=evidence, stability=stability)
+        options = _options(thorough=thorough, evidence=evidence, stability=stability, surface=surface)
         return self._run(
-            self._flows.score(video, options, timeout_s=timeout_s, on_sent=on_sent, on_progress=on_progress)
+            self._flows.score(
+                video,
+                options,
+                key=idempotency_key,
+                fresh=fresh,
+                timeout_s=timeout_s,
+                on_sent=on_sent,
+                on_progress=on_progress,
+            )
         )
 
     def submit(
@@ -132,6 +187,7 @@ class Client:
         thorough: bool = False,
         evidence: bool = False,
         stability: bool = False,
+        surface: str = "",
         idempotency_key: str | None = None,
         fresh: bool = False,
         on_sent: Sent | None = None,
@@ -141,7 +197,7 @@ class Client:
         With an ``idempotency_key`` of your own, the same request made later, by another process too, is the
         same job; without one, each call is another. ``fresh``: not from the store of answers.
         """
-        options = _options(thorough=thorough, evidence=evidence, stability=stability)
+        options = _options(thorough=thorough, evidence=evidence, stability=stability, surface=surface)
         return self._run(
             self._flows.submit(video, options, key=idempotency_key, on_sent=on_sent, fresh=fresh)
         )
@@ -153,11 +209,12 @@ class Client:
         thorough: bool = False,
         evidence: bool = False,
         stability: bool = False,
+        surface: str = "",
         idempotency_key: str | None = None,
         fresh: bool = False,
     ) -> Job:
         """A job for what is at an address, where the service may fetch (``SPECSEM_URL_FETCH``)."""
-        options = _options(thorough=thorough, evidence=evidence, stability=stability)
+        options = _options(thorough=thorough, evidence=evidence, stability=stability, surface=surface)
         return self._run(self._flows.submit(None, options, url=url, key=idempotency_key, fresh=fresh))
 
     def wait(self, job: Job | str, *, timeout_s: float | None = None, on_progress: Told | None = None) -> Job:
@@ -172,18 +229,21 @@ class Client:
 
     def jobs(self, *statuses: Status) -> Iterator[Job]:
         """All jobs, or those in one of these states; the latest first, each without its answer."""
-        cursor: str | None = None
-        while True:
-            page = self._run(self._flows.jobs(statuses, cursor))
+        for page in self._pages(JobList, "/v1/jobs", status=statuses):
             yield from page.jobs
-            if (cursor := page.next) is None:
-                return
 
-    def say(
-        self, job: Job | str, verdict: Opinion, *, label: Label | None = None, note: str = ""
-    ) -> FeedbackSummary:
-        """Whether a job's answer is right. One opinion of each key counts, the latest."""
-        return self._run(self._flows.say(job, verdict, label, note))
+    def appeal(
+        self, job: Job | str, video: FilePath | Video | None = None, *, on_sent: Sent | None = None
+    ) -> Job:
+        """A second look at a job's video, to be waited for; where there is one already, that one.
+
+        The file or the stored video is needed again, unless the service keeps it (`SPECSEM_KEEP_MEDIA`).
+        """
+        return self._run(self._flows.appeal(job, video, on_sent=on_sent))
+
+    def statement(self, job: Job | str) -> dict[str, Any]:
+        """A draft of a statement of reasons; its ``to_supply`` names what is for you to fill in."""
+        return self._run(self._flows.document(job_path(job) + "/statement"))
 
     def report(self, job: Job | str, format: ReportFormat = "json") -> bytes:  # noqa: A002 - as the query has it
         """The signed report of a job, byte for byte: as a file, `specsem verify` checks it."""
@@ -193,13 +253,122 @@ class Client:
         """A picture of a job's evidence (PNG), as its views name it."""
         return self._run(self._flows.fetch(f"{job_path(job)}/views/{name}.png"))
 
-    def similar(self, job: Job | str) -> SimilarJobs:
+    def similar(self, job: Job | str, *, limit: int = 20) -> SimilarJobs:
         """Jobs that look like it, with what operators decided on those. Nothing follows from it by itself."""
-        return self._run(self._flows.read(SimilarJobs, job_path(job) + "/similar"))
+        return self._run(self._flows.read(SimilarJobs, job_path(job) + "/similar", limit=str(limit)))
 
     def delete_job(self, job: Job | str) -> None:
         """Remove a job with its answer and its file; one under way is cancelled."""
         self._run(self._flows.delete(job_path(job)))
+
+    # -- what people say ------------------------------------------------------------------------------------
+
+    def say(
+        self, job: Job | str, verdict: Opinion, *, label: Label | None = None, note: str = ""
+    ) -> FeedbackSummary:
+        """Whether a job's answer is right. One opinion of each key counts, the latest."""
+        given = {"verdict": verdict, "label": label, "note": note}
+        return self._run(self._flows.tell(FeedbackSummary, "POST", job_path(job) + "/feedback", given))
+
+    def unsay(self, job: Job | str) -> None:
+        """Withdraw what this key said of a job's answer."""
+        self._run(self._flows.delete(job_path(job) + "/feedback"))
+
+    def count(
+        self,
+        jobs: Iterable[Job | str],
+        *,
+        upheld: int | None = None,
+        generated: int | None = None,
+        note: str = "",
+    ) -> GroupFeedback:
+        """Of how many of these jobs something holds, without saying which: of ``upheld`` ones the answer was
+        right; or so many of the videos are ``generated``. It is not sent again where no answer arrived."""
+        given = _said(jobs=_ids(jobs), upheld=upheld, generated=generated, note=note)
+        return self._run(self._flows.tell(GroupFeedback, "POST", "/v1/feedback", given, once=True))
+
+    def counts(self) -> Iterator[GroupFeedback]:
+        """Counts that were given, the latest first."""
+        for page in self._pages(GroupFeedbackList, "/v1/feedback"):
+            yield from page.groups
+
+    def uncount(self, count: GroupFeedback | int) -> None:
+        """Withdraw a count."""
+        number = count.id if isinstance(count, GroupFeedback) else count
+        self._run(self._flows.delete(f"/v1/feedback/{number}"))
+
+    def waiting(self) -> Iterator[ReviewItem]:
+        """Answers that wait for an operator, the most urgent first."""
+        for page in self._pages(ReviewQueue, "/v1/review"):
+            yield from page.items
+
+    def decide(self, job: Job | str, label: Label | Literal["unsure"], *, note: str = "") -> FeedbackSummary:
+        """What a video is, as an operator has found: it leaves the queue."""
+        given = {"label": label, "note": note}
+        return self._run(self._flows.tell(FeedbackSummary, "PUT", review_path(job), given))
+
+    def undecide(self, job: Job | str) -> None:
+        """Withdraw this key's decision: the answer waits again, unless another operator decided too."""
+        self._run(self._flows.delete(review_path(job)))
+
+    # -- webhooks -------------------------------------------------------------------------------------------
+
+    def create_webhook(
+        self, url: str, *, events: Sequence[EventType] = (), description: str = ""
+    ) -> WebhookWithSecret:
+        """Have an address told of these events, or of all. Its secret, for ``verify``, is shown this once. It
+        is not sent again where no answer arrived: there may be a webhook whose secret nobody knows."""
+        given = {"url": url, "events": list(events), "description": description}
+        return self._run(self._flows.tell(WebhookWithSecret, "POST", "/v1/webhooks", given, once=True))
+
+    def webhooks(self) -> list[Webhook]:
+        """All of them, the latest first."""
+        return self._run(self._flows.read(WebhookList, "/v1/webhooks")).webhooks
+
+    def webhook(self, webhook: Webhook | str) -> Webhook:
+        """A webhook as it is now."""
+        return self._run(self._flows.read(Webhook, webhook_path(webhook)))
+
+    def change_webhook(
+        self,
+        webhook: Webhook | str,
+        *,
+        url: str | None = None,
+        events: Sequence[EventType] | None = None,
+        description: str | None = None,
+        enabled: bool | None = None,
+    ) -> Webhook:
+        """Change what is not None."""
+        given = _said(url=url, events=events, description=description, enabled=enabled)
+        return self._run(self._flows.tell(Webhook, "PATCH", webhook_path(webhook), given))
+
+    def delete_webhook(self, webhook: Webhook | str) -> None:
+        """Remove it with all its deliveries."""
+        self._run(self._flows.delete(webhook_path(webhook)))
+
+    def rotate_webhook(self, webhook: Webhook | str, *, overlap_s: float | None = None) -> WebhookWithSecret:
+        """A new secret. For ``overlap_s`` seconds, else as the operator has set it, the old one signs too. It
+        is not sent again where no answer arrived: a second rotation would end the old secret."""
+        path, given = webhook_path(webhook) + "/rotate", _said(overlap_s=overlap_s)
+        return self._run(self._flows.tell(WebhookWithSecret, "POST", path, given, once=True))
+
+    def ping_webhook(self, webhook: Webhook | str) -> Delivery:
+        """Send it a `webhook.ping`; the delivery tells whether that arrived."""
+        return self._run(self._flows.tell(Delivery, "POST", webhook_path(webhook) + "/ping", {}))
+
+    def deliveries(self, webhook: Webhook | str, *statuses: DeliveryStatus) -> Iterator[Delivery]:
+        """What became of its events, of all or of those in one of these states; the latest first."""
+        for page in self._pages(DeliveryList, webhook_path(webhook) + "/deliveries", status=statuses):
+            yield from page.deliveries
+
+    def delivery(self, webhook: Webhook | str, event: Delivery | str) -> SentDelivery:
+        """A delivery with what is sent."""
+        return self._run(self._flows.read(SentDelivery, delivery_path(webhook, event)))
+
+    def redeliver(self, webhook: Webhook | str, event: Delivery | str | None = None) -> int:
+        """Send an event again, or every dead letter. How many that are."""
+        path = webhook_path(webhook) if event is None else delivery_path(webhook, event)
+        return self._run(self._flows.tell(Redelivered, "POST", path + "/redeliver", {})).deliveries
 
     # -- videos ---------------------------------------------------------------------------------------------
 
@@ -225,9 +394,33 @@ class Client:
         """Its policies, with their thresholds and what was measured of them."""
         return self._run(self._flows.read(PolicyList, "/v1/policies"))
 
+    def policy(self, name: str) -> PolicyInfo:
+        """A policy: by its name alone the highest version, else that of ``name@version``."""
+        return self._run(self._flows.read(PolicyInfo, f"/v1/policies/{quote(name, safe='@')}"))
+
+    def calibrations(self) -> CalibrationList:
+        """The calibrations of the model in use, the latest first."""
+        return self._run(self._flows.read(CalibrationList, "/v1/calibrations"))
+
+    def drift(self, *, weeks: int = 12) -> Drift:
+        """Scores by week, and what operators found, over all tenants."""
+        return self._run(self._flows.read(Drift, "/v1/drift", weeks=str(weeks)))
+
+    def version(self) -> Version:
+        """What software answers, and with which model."""
+        return self._run(self._flows.read(Version, "/version"))
+
     def ready(self) -> Readiness:
         """With which model it is ready. While it isn't, this raises ``ProblemError`` ``not_ready``."""
         return self._run(self._flows.read(Readiness, "/readyz"))
+
+    def _pages(self, kind: type[Page], path: str, **params: Sequence[str]) -> Iterator[Page]:
+        cursor: str | int | None = None
+        while True:
+            page = self._run(self._flows.page(kind, path, cursor, **params))
+            yield page
+            if (cursor := page.next) is None:
+                return
 
     def _run(self, flow: Flow[T]) -> T:
         try:
@@ -288,14 +481,25 @@ class AsyncClient:
         thorough: bool = False,
         evidence: bool = False,
         stability: bool = False,
+        surface: str = "",
+        idempotency_key: str | None = None,
+        fresh: bool = False,
         timeout_s: float = SCORE_S,
         on_sent: Sent | None = None,
         on_progress: Told | None = None,
     ) -> ScoredFile:
         """As ``Client.score``."""
-        options = _options(thorough=thorough, evidence=evidence, stability=stability)
+        options = _options(thorough=thorough, evidence=evidence, stability=stability, surface=surface)
         return await self._run(
-            self._flows.score(video, options, timeout_s=timeout_s, on_sent=on_sent, on_progress=on_progress)
+            self._flows.score(
+                video,
+                options,
+                key=idempotency_key,
+                fresh=fresh,
+                timeout_s=timeout_s,
+                on_sent=on_sent,
+                on_progress=on_progress,
+            )
         )
 
     async def submit(
@@ -305,12 +509,13 @@ class AsyncClient:
         thorough: bool = False,
         evidence: bool = False,
         stability: bool = False,
+        surface: str = "",
         idempotency_key: str | None = None,
         fresh: bool = False,
         on_sent: Sent | None = None,
     ) -> Job:
         """As ``Client.submit``."""
-        options = _options(thorough=thorough, evidence=evidence, stability=stability)
+        options = _options(thorough=thorough, evidence=evidence, stability=stability, surface=surface)
         return await self._run(
             self._flows.submit(video, options, key=idempotency_key, on_sent=on_sent, fresh=fresh)
         )
@@ -322,11 +527,12 @@ class AsyncClient:
         thorough: bool = False,
         evidence: bool = False,
         stability: bool = False,
+        surface: str = "",
         idempotency_key: str | None = None,
         fresh: bool = False,
     ) -> Job:
         """As ``Client.submit_url``."""
-        options = _options(thorough=thorough, evidence=evidence, stability=stability)
+        options = _options(thorough=thorough, evidence=evidence, stability=stability, surface=surface)
         return await self._run(self._flows.submit(None, options, url=url, key=idempotency_key, fresh=fresh))
 
     async def wait(
@@ -343,19 +549,19 @@ class AsyncClient:
 
     async def jobs(self, *statuses: Status) -> AsyncIterator[Job]:
         """As ``Client.jobs``."""
-        cursor: str | None = None
-        while True:
-            page = await self._run(self._flows.jobs(statuses, cursor))
+        async for page in self._pages(JobList, "/v1/jobs", status=statuses):
             for job in page.jobs:
                 yield job
-            if (cursor := page.next) is None:
-                return
 
-    async def say(
-        self, job: Job | str, verdict: Opinion, *, label: Label | None = None, note: str = ""
-    ) -> FeedbackSummary:
-        """As ``Client.say``."""
-        return await self._run(self._flows.say(job, verdict, label, note))
+    async def appeal(
+        self, job: Job | str, video: FilePath | Video | None = None, *, on_sent: Sent | None = None
+    ) -> Job:
+        """As ``Client.appeal``."""
+        return await self._run(self._flows.appeal(job, video, on_sent=on_sent))
+
+    async def statement(self, job: Job | str) -> dict[str, Any]:
+        """As ``Client.statement``."""
+        return await self._run(self._flows.document(job_path(job) + "/statement"))
 
     async def report(self, job: Job | str, format: ReportFormat = "json") -> bytes:  # noqa: A002 - as the query has it
         """As ``Client.report``."""
@@ -365,13 +571,128 @@ class AsyncClient:
         """As ``Client.view``."""
         return await self._run(self._flows.fetch(f"{job_path(job)}/views/{name}.png"))
 
-    async def similar(self, job: Job | str) -> SimilarJobs:
+    async def similar(self, job: Job | str, *, limit: int = 20) -> SimilarJobs:
         """As ``Client.similar``."""
-        return await self._run(self._flows.read(SimilarJobs, job_path(job) + "/similar"))
+        return await self._run(self._flows.read(SimilarJobs, job_path(job) + "/similar", limit=str(limit)))
 
     async def delete_job(self, job: Job | str) -> None:
         """As ``Client.delete_job``."""
         await self._run(self._flows.delete(job_path(job)))
+
+    # -- what people say ------------------------------------------------------------------------------------
+
+    async def say(
+        self, job: Job | str, verdict: Opinion, *, label: Label | None = None, note: str = ""
+    ) -> FeedbackSummary:
+        """Whether a job's answer is right. One opinion of each key counts, the latest."""
+        given = {"verdict": verdict, "label": label, "note": note}
+        return await self._run(self._flows.tell(FeedbackSummary, "POST", job_path(job) + "/feedback", given))
+
+    async def unsay(self, job: Job | str) -> None:
+        """As ``Client.unsay``."""
+        await self._run(self._flows.delete(job_path(job) + "/feedback"))
+
+    async def count(
+        self,
+        jobs: Iterable[Job | str],
+        *,
+        upheld: int | None = None,
+        generated: int | None = None,
+        note: str = "",
+    ) -> GroupFeedback:
+        """Of how many of these jobs something holds, without saying which: of ``upheld`` ones the answer was
+        right; or so many of the videos are ``generated``. It is not sent again where no answer arrived."""
+        given = _said(jobs=_ids(jobs), upheld=upheld, generated=generated, note=note)
+        return await self._run(self._flows.tell(GroupFeedback, "POST", "/v1/feedback", given, once=True))
+
+    async def counts(self) -> AsyncIterator[GroupFeedback]:
+        """As ``Client.counts``."""
+        async for page in self._pages(GroupFeedbackList, "/v1/feedback"):
+            for each in page.groups:
+                yield each
+
+    async def uncount(self, count: GroupFeedback | int) -> None:
+        """As ``Client.uncount``."""
+        number = count.id if isinstance(count, GroupFeedback) else count
+        await self._run(self._flows.delete(f"/v1/feedback/{number}"))
+
+    async def waiting(self) -> AsyncIterator[ReviewItem]:
+        """As ``Client.waiting``."""
+        async for page in self._pages(ReviewQueue, "/v1/review"):
+            for each in page.items:
+                yield each
+
+    async def decide(
+        self, job: Job | str, label: Label | Literal["unsure"], *, note: str = ""
+    ) -> FeedbackSummary:
+        """What a video is, as an operator has found: it leaves the queue."""
+        given = {"label": label, "note": note}
+        return await self._run(self._flows.tell(FeedbackSummary, "PUT", review_path(job), given))
+
+    async def undecide(self, job: Job | str) -> None:
+        """As ``Client.undecide``."""
+        await self._run(self._flows.delete(review_path(job)))
+
+    # -- webhooks -------------------------------------------------------------------------------------------
+
+    async def create_webhook(
+        self, url: str, *, events: Sequence[EventType] = (), description: str = ""
+    ) -> WebhookWithSecret:
+        """Have an address told of these events, or of all. Its secret, for ``verify``, is shown this once. It
+        is not sent again where no answer arrived: there may be a webhook whose secret nobody knows."""
+        given = {"url": url, "events": list(events), "description": description}
+        return await self._run(self._flows.tell(WebhookWithSecret, "POST", "/v1/webhooks", given, once=True))
+
+    async def webhooks(self) -> list[Webhook]:
+        """As ``Client.webhooks``."""
+        return (await self._run(self._flows.read(WebhookList, "/v1/webhooks"))).webhooks
+
+    async def webhook(self, webhook: Webhook | str) -> Webhook:
+        """As ``Client.webhook``."""
+        return await self._run(self._flows.read(Webhook, webhook_path(webhook)))
+
+    async def change_webhook(
+        self,
+        webhook: Webhook | str,
+        *,
+        url: str | None = None,
+        events: Sequence[EventType] | None = None,
+        description: str | None = None,
+        enabled: bool | None = None,
+    ) -> Webhook:
+        """As ``Client.change_webhook``."""
+        given = _said(url=url, events=events, description=description, enabled=enabled)
+        return await self._run(self._flows.tell(Webhook, "PATCH", webhook_path(webhook), given))
+
+    async def delete_webhook(self, webhook: Webhook | str) -> None:
+        """As ``Client.delete_webhook``."""
+        await self._run(self._flows.delete(webhook_path(webhook)))
+
+    async def rotate_webhook(
+        self, webhook: Webhook | str, *, overlap_s: float | None = None
+    ) -> WebhookWithSecret:
+        """As ``Client.rotate_webhook``."""
+        path, given = webhook_path(webhook) + "/rotate", _said(overlap_s=overlap_s)
+        return await self._run(self._flows.tell(WebhookWithSecret, "POST", path, given, once=True))
+
+    async def ping_webhook(self, webhook: Webhook | str) -> Delivery:
+        """As ``Client.ping_webhook``."""
+        return await self._run(self._flows.tell(Delivery, "POST", webhook_path(webhook) + "/ping", {}))
+
+    async def deliveries(self, webhook: Webhook | str, *statuses: DeliveryStatus) -> AsyncIterator[Delivery]:
+        """As ``Client.deliveries``."""
+        async for page in self._pages(DeliveryList, webhook_path(webhook) + "/deliveries", status=statuses):
+            for each in page.deliveries:
+                yield each
+
+    async def delivery(self, webhook: Webhook | str, event: Delivery | str) -> SentDelivery:
+        """As ``Client.delivery``."""
+        return await self._run(self._flows.read(SentDelivery, delivery_path(webhook, event)))
+
+    async def redeliver(self, webhook: Webhook | str, event: Delivery | str | None = None) -> int:
+        """As ``Client.redeliver``."""
+        path = webhook_path(webhook) if event is None else delivery_path(webhook, event)
+        return (await self._run(self._flows.tell(Redelivered, "POST", path + "/redeliver", {}))).deliveries
 
     # -- videos ---------------------------------------------------------------------------------------------
 
@@ -397,9 +718,33 @@ class AsyncClient:
         """As ``Client.policies``."""
         return await self._run(self._flows.read(PolicyList, "/v1/policies"))
 
+    async def policy(self, name: str) -> PolicyInfo:
+        """As ``Client.policy``."""
+        return await self._run(self._flows.read(PolicyInfo, f"/v1/policies/{quote(name, safe='@')}"))
+
+    async def calibrations(self) -> CalibrationList:
+        """As ``Client.calibrations``."""
+        return await self._run(self._flows.read(CalibrationList, "/v1/calibrations"))
+
+    async def drift(self, *, weeks: int = 12) -> Drift:
+        """As ``Client.drift``."""
+        return await self._run(self._flows.read(Drift, "/v1/drift", weeks=str(weeks)))
+
+    async def version(self) -> Version:
+        """As ``Client.version``."""
+        return await self._run(self._flows.read(Version, "/version"))
+
     async def ready(self) -> Readiness:
         """As ``Client.ready``."""
         return await self._run(self._flows.read(Readiness, "/readyz"))
+
+    async def _pages(self, kind: type[Page], path: str, **params: Sequence[str]) -> AsyncIterator[Page]:
+        cursor: str | int | None = None
+        while True:
+            page = await self._run(self._flows.page(kind, path, cursor, **params))
+            yield page
+            if (cursor := page.next) is None:
+                return
 
     async def _run(self, flow: Flow[T]) -> T:
         try:

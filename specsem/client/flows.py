@@ -3,6 +3,7 @@ answers, and returns what came of it. Who runs a flow (``specsem.client.clients`
 
 A request may be sent again at any time: reading, deleting and saying one's opinion change nothing the second
 time; a job has an idempotency key; of an upload in pieces (tus 1.0.0) the service knows how much arrived.
+What would be done twice is sent ``once``: again only where the service said that it did nothing.
 """
 
 import base64
@@ -28,10 +29,24 @@ from specsem.client.errors import (
     Unreachable,
 )
 from specsem.errors import FileUnusable
-from specsem.records import FeedbackSummary, Job, JobList, JobProgress, Label, Opinion, Status, Video
+from specsem.records import Delivery, Job, JobProgress, Video, Webhook
 from specsem.result import ScoredFile
 
-__all__ = ["FilePath", "Flow", "Flows", "Send", "Sent", "Told", "answer_of", "job_path", "video_path"]
+__all__ = [
+    "FilePath",
+    "Flow",
+    "Flows",
+    "Options",
+    "Send",
+    "Sent",
+    "Told",
+    "answer_of",
+    "delivery_path",
+    "job_path",
+    "review_path",
+    "video_path",
+    "webhook_path",
+]
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -40,6 +55,8 @@ FilePath = str | os.PathLike[str]
 Sent = Callable[[int, int], None]
 """Told how many bytes of how many were sent. After a failure it may fall back."""
 Told = Callable[[JobProgress], None]
+Options = Mapping[str, bool | str]
+"""What is asked for beside the file, by the names of the service's parameters."""
 
 CHUNK_BYTES = 256 * 1024
 PIECE_BYTES = 32 * 1024**2
@@ -52,6 +69,10 @@ FIRST_LOOK_S, LONGEST_LOOK_S = 0.25, 2.0
 ANSWER_S = 120.0
 """The last piece of an upload is answered once a decoder has looked at the file."""
 TUS = {"Tus-Resumable": "1.0.0"}
+PAGE = "100"
+"""Entries on a page, the most that the service gives."""
+UNDONE = frozenset({408, 423, 429, 503})
+"""Statuses of what was refused before anything was done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +132,8 @@ class Send:
     """To be sent after so many seconds."""
     answer_s: float = ANSWER_S
     """How long the service may be silent, in seconds."""
+    once: bool = False
+    """Done twice, it would be another: a second webhook, another secret, a count over again."""
 
 
 Flow = Generator[Send, httpx.Response, T]
@@ -128,16 +151,19 @@ class Flows:
     def score(
         self,
         video: FilePath | Video,
-        options: Mapping[str, bool],
+        options: Options,
         *,
+        key: str | None,
+        fresh: bool,
         timeout_s: float,
         on_sent: Sent | None,
         on_progress: Told | None,
     ) -> Flow[ScoredFile]:
         """Raises ``JobFailed`` and ``StillRunning`` as well: a long video becomes a job."""
         ends = time.monotonic() + timeout_s
-        send = _with_video("/v1/score", video, options, uuid.uuid4().hex, on_sent)
-        response = yield from self._exchange(replace(send, answer_s=timeout_s))
+        send = _with_video("/v1/score", video, options, on_sent)
+        send = replace(_ordered(send, key, fresh=fresh), answer_s=timeout_s)
+        response = yield from self._exchange(send)
         if response.status_code != httpx.codes.ACCEPTED:
             return _read(ScoredFile, response)
         left_s = max(0.0, ends - time.monotonic())
@@ -146,7 +172,7 @@ class Flows:
     def submit(
         self,
         video: FilePath | Video | None,
-        options: Mapping[str, bool],
+        options: Options,
         *,
         url: str | None = None,
         key: str | None,
@@ -154,15 +180,20 @@ class Flows:
         fresh: bool = False,
     ) -> Flow[Job]:
         """A job for a file, a stored video, or what is at ``url``."""
-        key = key or uuid.uuid4().hex
         if url is not None:
-            body = {"url": url, **options}
-            send = Send(method="POST", path="/v1/jobs", json=body, headers={"Idempotency-Key": key})
+            send = Send(method="POST", path="/v1/jobs", json={"url": url, **options})
         else:
             assert video is not None  # noqa: S101 - the clients name one of the two
-            send = _with_video("/v1/jobs", video, options, key, on_sent)
-        if fresh:
-            send = replace(send, headers={**send.headers, "Cache-Control": "no-cache"})
+            send = _with_video("/v1/jobs", video, options, on_sent)
+        return _read(Job, (yield from self._exchange(_ordered(send, key, fresh=fresh))))
+
+    def appeal(self, job: Job | str, video: FilePath | Video | None, *, on_sent: Sent | None) -> Flow[Job]:
+        """A second look; the service answers with the first one's job where there is one."""
+        path = job_path(job) + "/appeal"
+        if video is None:
+            send = Send(method="POST", path=path, json={})
+        else:
+            send = _with_video(path, video, {}, on_sent)
         return _read(Job, (yield from self._exchange(send)))
 
     def wait(self, job: Job | str, *, timeout_s: float | None, tell: Told | None) -> Flow[Job]:
@@ -185,27 +216,6 @@ class Flows:
     def job(self, job: Job | str, *, after_s: float = 0.0) -> Flow[Job]:
         """A job as it is now."""
         return (yield from self._get(Job, job_path(job), after_s=after_s))
-
-    def jobs(self, statuses: Sequence[Status], cursor: str | None) -> Flow[JobList]:
-        """A page of them."""
-        params: dict[str, str | Sequence[str]] = {"status": statuses, "limit": "100"}
-        if cursor is not None:
-            params["cursor"] = cursor
-        return (yield from self._get(JobList, "/v1/jobs", params))
-
-    def say(self, job: Job | str, verdict: Opinion, label: Label | None, note: str) -> Flow[FeedbackSummary]:
-        """Whether the answer is right."""
-        given = {"verdict": verdict, "label": label, "note": note}
-        send = Send(method="POST", path=job_path(job) + "/feedback", json=given)
-        return _read(FeedbackSummary, (yield from self._exchange(send)))
-
-    def fetch(self, path: str, **params: str) -> Flow[bytes]:
-        """A file that the service made."""
-        return (yield from self._exchange(Send(method="GET", path=path, params=params))).content
-
-    def delete(self, path: str) -> Flow[None]:
-        """Remove what is there."""
-        yield from self._exchange(Send(method="DELETE", path=path))
 
     # -- videos ---------------------------------------------------------------------------------------------
 
@@ -255,9 +265,42 @@ class Flows:
 
     # -- anything -------------------------------------------------------------------------------------------
 
-    def read(self, model: type[M], path: str, **params: str) -> Flow[M]:
+    def read(self, model: type[M], path: str, **params: str | Sequence[str]) -> Flow[M]:
         """What is at a path, as this record."""
         return (yield from self._get(model, path, params))
+
+    def page(
+        self, model: type[M], path: str, cursor: str | int | None, **params: str | Sequence[str]
+    ) -> Flow[M]:
+        """A page of what is at a path: the first one, or that behind a ``next``."""
+        after: dict[str, str] = {} if cursor is None else {"cursor": str(cursor)}
+        return (yield from self._get(model, path, {**params, "limit": PAGE, **after}))
+
+    def tell(
+        self, model: type[M], method: str, path: str, given: Mapping[str, Any], *, once: bool = False
+    ) -> Flow[M]:
+        """The answer to what is said, as this record."""
+        send = Send(method=method, path=path, json=given, once=once)
+        return _read(model, (yield from self._exchange(send)))
+
+    def fetch(self, path: str, **params: str) -> Flow[bytes]:
+        """A file that the service made."""
+        return (yield from self._exchange(Send(method="GET", path=path, params=params))).content
+
+    def document(self, path: str) -> Flow[dict[str, Any]]:
+        """A JSON object that the service made, for others to fill in or pass on."""
+        response = yield from self._exchange(Send(method="GET", path=path))
+        try:
+            found = response.json()
+        except ValueError as error:
+            raise _unreadable() from error
+        if not isinstance(found, dict):
+            raise _unreadable()
+        return found
+
+    def delete(self, path: str) -> Flow[None]:
+        """Remove what is there."""
+        yield from self._exchange(Send(method="DELETE", path=path))
 
     def _get(
         self,
@@ -283,32 +326,40 @@ class Flows:
                 failure: Exception = ProblemError.of(response)
             except httpx.TransportError as error:
                 failure = error
+            again = attempt < self.retries and (_nothing_done(failure) or not send.once)
             if isinstance(failure, ProblemError):
-                if attempt >= self.retries or not failure.passing:
+                if not (again and failure.passing):
                     raise failure
-            elif attempt >= self.retries or _is_patience_over(failure, send):
+            elif not again or _is_patience_over(failure, send):
                 raise _unreachable(failure)
             send = replace(send, after_s=_pause(attempt, failure))
             attempt += 1
 
 
-def _with_video(
-    path: str, video: FilePath | Video, options: Mapping[str, bool], key: str, on_sent: Sent | None
-) -> Send:
+def _with_video(path: str, video: FilePath | Video, options: Options, on_sent: Sent | None) -> Send:
     """A request about a file, which it brings, or a stored video, which it names."""
-    headers = {"Idempotency-Key": key}
     if isinstance(video, Video):
-        return Send(method="POST", path=path, json={"video": video.id, **options}, headers=headers)
+        return Send(method="POST", path=path, json={"video": video.id, **options})
     file = Path(video)
     size = _size(file)
     name = os.fsencode(file.name).decode("utf-8", "backslashreplace")
     return Send(
         method="POST",
         path=path,
-        params={"filename": name, **{option: "true" for option, wanted in options.items() if wanted}},
-        headers={**headers, "Content-Type": "application/octet-stream"},
+        params={"filename": name, **{option: _in_query(said) for option, said in options.items() if said}},
+        headers={"Content-Type": "application/octet-stream"},
         body=FileBody(file, 0, size, size, on_sent),
     )
+
+
+def _in_query(said: bool | str) -> str:
+    return "true" if said is True else str(said)
+
+
+def _ordered(send: Send, key: str | None, *, fresh: bool) -> Send:
+    """The same, as a job that is made once however often it is sent; ``fresh``: not from the store."""
+    headers = {**send.headers, "Idempotency-Key": key or uuid.uuid4().hex}
+    return replace(send, headers=headers | {"Cache-Control": "no-cache"} if fresh else headers)
 
 
 def _size(file: Path) -> int:
@@ -322,6 +373,19 @@ def _size(file: Path) -> int:
 
 def job_path(job: Job | str) -> str:
     return f"/v1/jobs/{quote(job.id if isinstance(job, Job) else job, safe='')}"
+
+
+def review_path(job: Job | str) -> str:
+    return f"/v1/review/{quote(job.id if isinstance(job, Job) else job, safe='')}"
+
+
+def webhook_path(webhook: Webhook | str) -> str:
+    return f"/v1/webhooks/{quote(webhook.id if isinstance(webhook, Webhook) else webhook, safe='')}"
+
+
+def delivery_path(webhook: Webhook | str, event: Delivery | str) -> str:
+    name = event.id if isinstance(event, Delivery) else event
+    return f"{webhook_path(webhook)}/deliveries/{quote(name, safe='')}"
 
 
 def video_path(video: Video | str) -> str:
@@ -364,6 +428,13 @@ def _unreachable(error: Exception) -> Unreachable:
     failed = Unreachable(f"The service gave no answer ({type(error).__name__}).")
     failed.__cause__ = error
     return failed
+
+
+def _nothing_done(failure: Exception) -> bool:
+    """Whether it is known that the service did nothing of what was asked."""
+    if isinstance(failure, ProblemError):
+        return failure.status in UNDONE
+    return isinstance(failure, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
 
 
 def _is_patience_over(error: Exception, send: Send) -> bool:

@@ -211,6 +211,26 @@ def test_what_passes_is_asked_again_with_the_same_key(
     assert 2 <= pauses[3] <= 4
 
 
+def test_what_would_be_done_twice_is_sent_again_only_if_nothing_was_done(
+    call: Callable[..., Any], pauses: list[float]
+) -> None:
+    count = {"id": 1, "kind": "upheld", "count": 1, "jobs": 2, "note": "", "created_at": JOB["created_at"]}
+    undone = (httpx.ConnectError("away"), refusal(503, "busy"), refusal(429, "rate_limited"))
+    service = Service(*undone, ok(count, 201))
+    assert call(service, "count", [JOB["id"], JOB["id"]], upheld=1).id == 1
+    assert len(pauses) == 3
+    for maybe_done in (httpx.ReadError("broken"), httpx.Response(502, text="<html>")):
+        for name, args in (
+            ("count", ([JOB["id"]],)),
+            ("create_webhook", ("https://hooks.example.org/",)),
+            ("rotate_webhook", ("7d" * 16,)),
+        ):
+            service = Service(maybe_done)
+            with pytest.raises((Unreachable, ProblemError)):
+                call(service, name, *args)
+            assert len(service.asked) == 1
+
+
 def test_each_call_has_a_key_of_its_own_or_the_caller_s(call: Callable[..., Any], clip: Path) -> None:
     service = Service(*[ok(JOB, 202) for _ in range(3)])
     call(service, "submit", clip)
@@ -220,6 +240,17 @@ def test_each_call_has_a_key_of_its_own_or_the_caller_s(call: Callable[..., Any]
     assert first != second
     assert third == "mine"
     assert [request.headers.get("cache-control") for request in service.asked] == [None, "no-cache", None]
+
+
+def test_what_is_ordered_beside_the_file_goes_along(call: Callable[..., Any], clip: Path) -> None:
+    service = Service(ok(ANSWER), ok(ANSWER), ok(JOB, 202))
+    call(service, "score", clip, surface="ads", fresh=True, idempotency_key="mine")
+    call(service, "score", Video.model_validate(VIDEO), surface="ads")
+    call(service, "submit_url", "https://media.example.org/a.mp4", surface="ads")
+    first, *named = service.asked
+    assert dict(first.url.params) == {"filename": "a b.mp4", "surface": "ads"}
+    assert (first.headers["cache-control"], first.headers["idempotency-key"]) == ("no-cache", "mine")
+    assert [json.loads(request.content)["surface"] for request in named] == ["ads", "ads"]
 
 
 def test_in_the_end_it_gives_up(call: Callable[..., Any], pauses: list[float]) -> None:
