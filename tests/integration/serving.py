@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, TypeVar
 
 import httpx
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).parent.parent.parent
 DOUBLES = [sys.executable, str(ROOT / "tests" / "app" / "doubles.py")]
@@ -124,6 +127,33 @@ def _address(process: "subprocess.Popen[str]", log: Path) -> str:
     return found[0]
 
 
+def free_port() -> int:
+    """One on loopback that nobody listens on, a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        return int(held.getsockname()[1])
+
+
+@contextmanager
+def documented_receiver(port: int, secret: str) -> Iterator[IO[str]]:
+    """The receiver of docs/webhooks.md as a process, and what it prints: a line for each event, once it has
+    verified the message: type, job, verdict."""
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs" / "webhooks.md").read_text("utf-8"), re.M | re.S
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | {"WEBHOOK_SECRET": secret, "PORT": str(port)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout
+    finally:
+        _stop(process)
+
+
 def children(pid: int) -> list[int]:
     """Processes that a process started and that are there yet, zombies too."""
     return [
@@ -133,12 +163,13 @@ def children(pid: int) -> list[int]:
     ]
 
 
-def until(condition: Callable[[], object], timeout_s: float = 10) -> None:
-    """Wait for a condition to hold."""
+def until(condition: Callable[[], T], timeout_s: float = 10) -> T:
+    """Wait for a condition to hold; what it then is."""
     ends = time.monotonic() + timeout_s
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < ends, "it never came true"
         time.sleep(0.02)
+    return found
 
 
 def connect(server: Server, path: str, *headers: str) -> socket.socket:

@@ -1,7 +1,5 @@
 """Webhooks on real processes that are killed with -9: what was committed is told, signed, under one id."""
 
-import os
-import re
 import signal
 import subprocess
 import sys
@@ -12,7 +10,16 @@ from typing import Any
 
 import httpx
 from receiver import Receiver, receiver
-from serving import DOUBLES, ROOT, Server, environment, serving, until, working
+from serving import (
+    DOUBLES,
+    Server,
+    documented_receiver,
+    environment,
+    free_port,
+    serving,
+    until,
+    working,
+)
 
 SHORT: dict[str, Any] = {"webhook_timeout_s": 1, "job_lease_s": 2, "job_max_attempts": 100}
 
@@ -75,14 +82,9 @@ def test_what_was_committed_is_told_whoever_is_killed(tmp_path: Path) -> None:
 
 # -- what the document says ---------------------------------------------------------------------------------
 
-DOCUMENT = (ROOT / "docs" / "webhooks.md").read_text(encoding="utf-8")
-
 
 def test_the_document_s_receiver_takes_what_the_command_line_made(tmp_path: Path) -> None:
-    (code,) = re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.M | re.S)
-    data_dir = tmp_path / "data"
-    with receiver() as free:  # its port is free again in a moment
-        port = free.port
+    data_dir, port = tmp_path / "data", free_port()
     settings = allowing(Receiver(port))
     made = subprocess.run(
         [sys.executable, "-m", "specsem", "webhooks", "create", Receiver(port).url()],
@@ -92,24 +94,15 @@ def test_the_document_s_receiver_takes_what_the_command_line_made(tmp_path: Path
         check=True,
     )
     webhook, secret = made.stdout.split()
-    taking = subprocess.Popen(
-        [sys.executable, "-c", code],
-        env=os.environ | {"WEBHOOK_SECRET": secret, "PORT": str(port)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert taking.stdout is not None
-    try:
-        with serving(DOUBLES, data_dir, **settings) as server:
-            server.wait_ready()
-            job = submit(server, b"SCORE:0.97")
-            assert taking.stdout.readline() == f"job.done {job} generated\n"
-            assert taking.stdout.readline() == f"decision.review {job} generated\n"
-            forged = httpx.post(Receiver(port).url(), content=b"{}", headers={"webhook-id": "1"})
-            assert forged.status_code == 401
-            httpx.post(f"{server.url}/v1/webhooks/{webhook}/ping")
-            assert taking.stdout.readline() == "webhook.ping None None\n"
-    finally:
-        taking.terminate()
-        taking.communicate()
+    with (
+        documented_receiver(port, secret) as received,
+        serving(DOUBLES, data_dir, **settings) as server,
+    ):
+        server.wait_ready()
+        job = submit(server, b"SCORE:0.97")
+        assert received.readline() == f"job.done {job} generated\n"
+        assert received.readline() == f"decision.review {job} generated\n"
+        forged = httpx.post(Receiver(port).url(), content=b"{}", headers={"webhook-id": "1"})
+        assert forged.status_code == 401
+        httpx.post(f"{server.url}/v1/webhooks/{webhook}/ping")
+        assert received.readline() == "webhook.ping None None\n"
