@@ -29,6 +29,8 @@ ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # it starts workers at nice 15: anything else on the machine goes first
     # Its proxies share their port: one of a cluster that was left behind would answer half of the requests.
     "SERVE_SOCKET_REUSE_PORT_ENABLED": "0",
+    # Its proxy has 5 seconds to import what it needs, else it is killed and started again, and again.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     # Named for what it was made for. With it a cluster that is started here has the loopback address. Asked
     # for in any other way, it is replaced in silence by one that others reach, and Ray listens everywhere.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
