@@ -898,6 +898,114 @@ def connect_s3(
     _connect("s3", service, key_file, in_flight, once, out=out, aside=aside, queue=queue)
 
 
+class RecordForm(StrEnum):
+    """How outcomes are written to a stream (``app.connectors.forms``)."""
+
+    OUTCOME = "outcome"
+    OSPREY = "osprey"
+
+
+GroupOption = Annotated[str, typer.Option("--group", metavar="NAME", help="Its members share the work.")]
+DeadLettersOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dead-letters", metavar="NAME", help="What can't be scored goes there. [default: NAME.dead-letters]"
+    ),
+]
+RootOption = Annotated[
+    Path | None, typer.Option("--root", metavar="DIR", help="Records may name files below this folder.")
+]
+BucketOption = Annotated[
+    list[str] | None,
+    typer.Option("--bucket", metavar="NAME", help="Records may name objects in this bucket; repeatable."),
+]
+ToOption = Annotated[str | None, typer.Option("--to", metavar="NAME", help="Outcomes go there.")]
+FormOption = Annotated[
+    RecordForm, typer.Option("--form", help="Of outcomes: ours, or an action for ROOST's Osprey.")
+]
+
+
+@connect.command("kafka", no_args_is_help=True)
+def connect_kafka(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="Its records say where a video is.")],
+    brokers: Annotated[
+        str, typer.Option(metavar="HOST:PORT,...", envvar="SPECSEM_KAFKA_BROKERS", help="Of the cluster.")
+    ] = "localhost:9092",
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Properties of librdkafka: TLS, SASL and the like.")
+    ] = None,
+    group: GroupOption = "specsem",
+    to: ToOption = None,
+    form: FormOption = RecordForm.OUTCOME,
+    dead_letters: DeadLettersOption = None,
+    root: RootOption = None,
+    bucket: BucketOption = None,
+    service: ServiceOption = LOCAL_SERVICE,
+    key_file: KeyFileOption = None,
+    in_flight: InFlightOption = 4,
+    once: OnceOption = False,
+) -> None:
+    """Score what the records of a Kafka topic name, verdicts to another topic. Needs the extra `kafka`."""
+    _connect(
+        "kafka",
+        service,
+        key_file,
+        in_flight,
+        once,
+        topic=topic,
+        brokers=brokers,
+        config=config,
+        group=group,
+        to=to,
+        form=form.value,
+        dead_letters=dead_letters,
+        root=root,
+        buckets=bucket or (),
+    )
+
+
+@connect.command("redis", no_args_is_help=True)
+def connect_redis(
+    stream: Annotated[str, typer.Argument(metavar="STREAM", help="Its entries say where a video is.")],
+    server: Annotated[
+        str,
+        typer.Option(
+            metavar="URL", envvar="SPECSEM_REDIS", help="Where Redis is; its password in the variable."
+        ),
+    ] = "redis://localhost:6379/0",
+    group: GroupOption = "specsem",
+    claim_after: Annotated[
+        float, typer.Option(min=6, metavar="SECONDS", help="What a member has left so long is taken over.")
+    ] = 60.0,
+    to: ToOption = None,
+    form: FormOption = RecordForm.OUTCOME,
+    dead_letters: DeadLettersOption = None,
+    root: RootOption = None,
+    bucket: BucketOption = None,
+    service: ServiceOption = LOCAL_SERVICE,
+    key_file: KeyFileOption = None,
+    in_flight: InFlightOption = 4,
+    once: OnceOption = False,
+) -> None:
+    """Score what the entries of a Redis stream name, verdicts to another stream. Needs the extra `redis`."""
+    _connect(
+        "redis",
+        service,
+        key_file,
+        in_flight,
+        once,
+        stream=stream,
+        server=server,
+        group=group,
+        claim_after_s=claim_after,
+        to=to,
+        form=form.value,
+        dead_letters=dead_letters,
+        root=root,
+        buckets=bucket or (),
+    )
+
+
 def _connect(
     kind: str, service: str, key_file: Path | None, in_flight: int, once: bool, **given: Any
 ) -> None:

@@ -7,13 +7,11 @@ Needs the extra ``s3``; credentials, region and endpoint are found as the AWS SD
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote_plus
 
 import boto3
@@ -22,6 +20,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from app.connectors.aside import Aside
 from app.connectors.interface import ConnectorUnusable, Delivery, Outcome, Unfit
+from app.connectors.objects import ObjectStore, sentence
 
 __all__ = ["S3Source"]
 
@@ -29,7 +28,6 @@ VISIBILITY_S = 120
 """Nobody else gets a message for so long after it was last held."""
 LONGEST_WAIT_S = 20
 MOST_AT_ONCE = 10
-GONE = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion"})
 
 
 class _Named(BaseModel):
@@ -68,18 +66,18 @@ class _Handle:
 class S3Source:
     """The objects that a queue tells of."""
 
-    def __init__(self, queue_url: str, aside: Aside, *, max_bytes: int = 4 * 1024**3) -> None:
-        """What can't be scored goes to ``aside``, and objects larger than ``max_bytes`` unread.
+    def __init__(self, queue_url: str, aside: Aside, objects: ObjectStore) -> None:
+        """What can't be scored goes to ``aside``; objects are read from ``objects``.
 
         Raises:
             ConnectorUnusable: there are no credentials, or no such queue.
         """
-        self._queue, self._aside, self._max_bytes = queue_url, aside, max_bytes
+        self._queue, self._aside, self._objects = queue_url, aside, objects
         try:
-            self._sqs, self._s3 = boto3.client("sqs"), boto3.client("s3")
+            self._sqs = boto3.client("sqs")
             self._sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
         except (BotoCoreError, ClientError) as error:
-            raise ConnectorUnusable(f"The queue can't be used: {_sentence(error)}") from error
+            raise ConnectorUnusable(f"The queue can't be used: {sentence(error)}") from error
         self._left: Counter[str] = Counter()
         """Objects of a message that aren't settled, by its id."""
 
@@ -93,7 +91,7 @@ class S3Source:
                 VisibilityTimeout=VISIBILITY_S,
             )
         except (BotoCoreError, ClientError) as error:
-            raise OSError(0, _sentence(error)) from error
+            raise OSError(0, sentence(error)) from error
         found: list[Delivery] = []
         for message in answer.get("Messages", ()):
             handle = _Handle(message["MessageId"], message["ReceiptHandle"], message["Body"])
@@ -129,7 +127,7 @@ class S3Source:
     def close(self) -> None:
         """As ``Source``."""
         self._sqs.close()
-        self._s3.close()
+        self._objects.close()
 
     def _deliveries(self, handle: _Handle) -> list[Delivery]:
         try:
@@ -153,36 +151,17 @@ class S3Source:
         return Delivery(
             id=f"s3-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()}",
             name=f"s3://{told.bucket.name}/{key}",
-            fetch=partial(self._fetch, told.bucket.name, key, told.object.version),
+            fetch=partial(self._objects.fetch, told.bucket.name, key, told.object.version),
             about={"bucket": told.bucket.name, "key": key, "version": told.object.version},
             handle=handle,
         )
-
-    def _fetch(self, bucket: str, key: str, version: str | None, folder: Path) -> Path:
-        which: dict[str, Any] = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
-        # A key may be anything; a name of a file, and of no other folder, is made of it.
-        target = folder / (re.sub(r"[^\w. -]", "_", key.rpartition("/")[2])[-100:].lstrip(".") or "object")
-        try:
-            answer = self._s3.get_object(**which)
-            if answer["ContentLength"] > self._max_bytes:
-                raise Unfit(f"The object is larger than {self._max_bytes} bytes.")
-            with target.open("wb") as file:
-                for chunk in answer["Body"].iter_chunks(1 << 20):
-                    file.write(chunk)
-        except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in GONE:
-                raise Unfit("The object is no longer there.") from error
-            raise OSError(0, _sentence(error)) from error
-        except BotoCoreError as error:
-            raise OSError(0, _sentence(error)) from error
-        return target
 
     def _settle(self, handle: _Handle) -> None:
         if self._left[handle.message] <= 1:
             try:
                 self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=handle.receipt)
             except (BotoCoreError, ClientError) as error:
-                raise OSError(0, _sentence(error)) from error
+                raise OSError(0, sentence(error)) from error
             del self._left[handle.message]
         else:
             self._left[handle.message] -= 1
@@ -190,10 +169,3 @@ class S3Source:
 
 def _refuse(_folder: Path) -> Path:
     raise Unfit("The message is none that a bucket sends.")
-
-
-def _sentence(error: BotoCoreError | ClientError) -> str:
-    """Without what may be a credential or an address."""
-    if isinstance(error, ClientError):
-        return f"{error.response.get('Error', {}).get('Code', 'refused')}."
-    return f"{type(error).__name__}."

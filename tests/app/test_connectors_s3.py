@@ -23,6 +23,7 @@ class Bucket:
     """A bucket, the queue that it tells, and a source on that."""
 
     def __init__(self, aside: Path) -> None:
+        from app.connectors.objects import ObjectStore
         from app.connectors.s3 import S3Source
 
         self.s3, self.sqs = boto3.client("s3"), boto3.client("sqs")
@@ -34,7 +35,7 @@ class Bucket:
             Bucket="clips", NotificationConfiguration={"QueueConfigurations": [told]}
         )
         self.sqs.purge_queue(QueueUrl=self.queue)
-        self.source = S3Source(self.queue, Aside(aside), max_bytes=1000)
+        self.source = S3Source(self.queue, Aside(aside), ObjectStore(max_bytes=1000))
 
     def put(self, key: str, body: bytes = b"a clip") -> None:
         self.s3.put_object(Bucket="clips", Key=key, Body=body)
@@ -84,6 +85,7 @@ def test_what_is_put_there_is_fetched_and_told_once(bucket: Bucket, tmp_path: Pa
 
 
 def test_what_was_not_settled_comes_again_under_the_same_id(bucket: Bucket, tmp_path: Path) -> None:
+    from app.connectors.objects import ObjectStore
     from app.connectors.s3 import S3Source
 
     bucket.put("a.mp4")
@@ -95,7 +97,7 @@ def test_what_was_not_settled_comes_again_under_the_same_id(bucket: Bucket, tmp_
     bucket.sqs.change_message_visibility(
         QueueUrl=bucket.queue, ReceiptHandle=delivery.handle.receipt, VisibilityTimeout=0
     )
-    [again] = S3Source(bucket.queue, Aside(tmp_path / "aside")).receive(10, wait_s=0)
+    [again] = S3Source(bucket.queue, Aside(tmp_path / "aside"), ObjectStore()).receive(10, wait_s=0)
     assert again.id == delivery.id
 
 
@@ -156,10 +158,11 @@ def test_keys_lead_nowhere_else(bucket: Bucket, tmp_path: Path) -> None:
 
 
 def test_a_queue_that_is_not_there_is_refused(bucket: Bucket, tmp_path: Path) -> None:
+    from app.connectors.objects import ObjectStore
     from app.connectors.s3 import S3Source
 
     with pytest.raises(ConnectorUnusable, match=r"NonExistentQueue|QueueDoesNotExist"):
-        S3Source(bucket.queue + "-not", Aside(tmp_path))
+        S3Source(bucket.queue + "-not", Aside(tmp_path), ObjectStore())
 
 
 def test_outcomes_are_written_once_each(tmp_path: Path) -> None:
