@@ -65,8 +65,9 @@ lint: $(DEV) ## Check style, format and types
 	$(BIN)/mypy
 
 .PHONY: docs
-docs: $(INSTALLED) ## Make docs/openapi.json and the tables of docs/operations.md anew from the code
+docs: $(INSTALLED) ## Make docs/openapi.json, the tables of docs/operations.md and the card for Coop anew
 	$(BIN)/python -m app.reference
+	$(BIN)/python -m app.connectors.coop
 
 .PHONY: screenshots
 screenshots: $(DEV) ## Take the pictures of the page in docs/ anew (needs chromium)
