@@ -149,6 +149,7 @@ def create_app(
     app.state.drain = Drain()
     for router in ROUTERS:
         app.include_router(router)
+    app.mount("/static/charts", StaticFiles(directory=pages.CHARTS), name="charts")
     app.mount("/static", StaticFiles(directory=pages.STATIC), name="static")
     _answer_errors(app)
     # The last one added is the outermost.

@@ -5,6 +5,7 @@ a package that has to keep up with it, and it wants inline styles that our conte
 """
 
 import re
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from app.problems import CODES
 from app.services import Services
 from specsem import __version__
 
-__all__ = ["STATIC", "router"]
+__all__ = ["CHARTS", "STATIC", "router"]
 
 WEB = Path(__file__).parent.parent / "web"
 STATIC = WEB / "static"
+CHARTS = Path(str(files("chartkick"))) / "django" / "static" / "chartkick"
+"""Chart.js, in the wheel of a package that draws with it: locked by its hash, listed in the bill of materials,
+renewed by ``make lock UPGRADE=1``. That package has nothing but its files here: its Python is for Django and Flask."""
 
 router = APIRouter(include_in_schema=False)
 

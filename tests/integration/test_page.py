@@ -32,22 +32,46 @@ def test_a_real_clip_from_drop_to_verdict(browser: Any, service: Server, drawn_c
             card.locator(".download").click()
         answer = json.loads(Path(download.value.path()).read_text())
         assert download.value.suggested_filename == "clip.mp4.specsem.json"
-        assert card.locator(".window").count() == len(answer["segments"]) == 2
+        chart = card.get_by_role("slider", name="Time line")
+        assert int(chart.get_attribute("aria-valuemax")) == len(answer["segments"]) == 2
         assert card.locator(".timeline tbody tr").count() == 2
         assert answer["sha256"] in card.locator(".media").text_content()
 
         # By keyboard: along the windows, and into the video.
         visit.until("document.querySelector('video').readyState >= 1")
-        card.locator(".window").first.focus()
+        first, second = answer["segments"]
+        chart.focus()
         page.keyboard.press("ArrowRight")
-        assert f"score {answer['segments'][1]['score']:.2f}" in card.locator(".readout").text_content()
+        assert f"score {second['score']:.2f}" in card.locator(".readout").text_content()
+        assert "Window 2 of 2" in chart.get_attribute("aria-valuetext")
         page.keyboard.press("Enter")
-        start_s = answer["segments"][1]["start_s"]
-        visit.until(f"Math.abs(document.querySelector('video').currentTime - {start_s}) < 0.1")
+        visit.until(f"Math.abs(document.querySelector('video').currentTime - {second['start_s']}) < 0.1")
         page.keyboard.press("Home")
-        assert card.locator(".window").first.evaluate("bar => bar === document.activeElement")
-        card.locator(".window").nth(1).hover()
-        assert f"score {answer['segments'][1]['score']:.2f}" in card.locator(".readout").text_content()
+        assert "Window 1 of 2" in chart.get_attribute("aria-valuetext")
+
+        # By pointer: hover tells, a click seeks.
+        visit.until("Object.keys(globalThis.Chart.instances).length === 1")
+        box = chart.bounding_box()
+        right = {"x": box["width"] - 20, "y": box["height"] / 2}
+        chart.hover(position=right)
+        assert f"score {second['score']:.2f}" in card.locator(".readout").text_content()
+        chart.click(position=right)
+        visit.until(f"Math.abs(document.querySelector('video').currentTime - {second['start_s']}) < 0.1")
+        chart.click(position={"x": 40, "y": box["height"] / 2})
+        visit.until(f"Math.abs(document.querySelector('video').currentTime - {first['start_s']}) < 0.1")
+
+
+def test_the_time_line_follows_the_colour_scheme(browser: Any, doubles: Server, tmp_path: Path) -> None:
+    with Visit(browser, doubles, color_scheme="light") as visit:
+        page = visit.page
+        visit.choose(fake(tmp_path, "a.mp4", "SCORE:0.97"))
+        visit.until("Object.keys(globalThis.Chart?.instances ?? {}).length === 1")
+        drawn = "document.querySelector('.chart').toDataURL()"
+        light = page.evaluate(drawn)
+        page.emulate_media(color_scheme="dark")
+        visit.until(f"{drawn} !== '{light}'")
+        page.emulate_media(color_scheme="light")
+        visit.until(f"{drawn} === '{light}'")
 
 
 def test_a_bad_file_says_why(browser: Any, service: Server, tmp_path: Path) -> None:
@@ -108,7 +132,7 @@ def test_a_long_job_goes_on_though_the_page_is_left(browser: Any, doubles: Serve
         page.reload()
         page.wait_for_selector(".job[data-verdict=generated]")
         assert page.locator(".job .name").text_content() == "long.mp4"
-        assert page.locator(".window").count() == 12
+        assert page.get_by_role("slider").get_attribute("aria-valuemax") == "12"
         assert page.locator("video").count() == 0  # the local file is gone with the page
 
 
@@ -251,7 +275,7 @@ def test_keyboard_alone_reaches_everything(browser: Any, doubles: Server, tmp_pa
             reached.append(visit.focused())
         wanted = [
             "prevalence",
-            "window as-generated",
+            "chart",
             "button",
             "button quiet",
             "button copy",

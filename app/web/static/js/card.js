@@ -57,7 +57,7 @@ export function showVerdict(card, job, { file, onDeleted }) {
   const video = one(view, "video", HTMLVideoElement);
   const frame = one(view, ".verdict");
   const readout = one(view, ".readout");
-  const chart = one(view, ".chart", SVGSVGElement);
+  const chart = one(view, ".chart", HTMLCanvasElement);
   settle(card, view);
   let hint = "Point at a window or use the arrow keys; click or Enter shows it in the video.";
   readout.textContent = hint;

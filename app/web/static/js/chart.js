@@ -1,44 +1,43 @@
-// The time line: one bar a window, both thresholds, a play head. Hover, arrow keys, click or Enter to seek.
+// The time line: each window's score over its time, both thresholds, a play head. Chart.js draws it.
 //
-// Drawn here because no library fits. uPlot, Chart.js and Lightweight Charts draw on a canvas, where a window is no
-// element that could have the focus and a name; that layer would be ours all the same. And what comes as a Python
-// package brings IPython, pandas or a web framework along, or a D3 of 2016.
+// A canvas has no elements that could have the focus and a name, so for keys and screen readers it is a slider
+// whose values are the windows; the table beside it has them all.
 
-import { svg } from "./dom.js";
 import { clock, reading, score, threshold } from "./words.js";
 
 /** @typedef {import("./types.js").ScoredFile} ScoredFile */
 /** @typedef {import("./types.js").Segment} Segment */
 
-const HEIGHT = 190;
-const EDGE = { left: 34, right: 12, top: 14, bottom: 26 };
-const MIN_BAR = 7;
+/**
+ * Fetched while the page is already of use; the service has it from a Python package (see app/routes/pages.py).
+ * It is a script of the kind that leaves itself in the global object.
+ * @type {Promise<any>}
+ */
+const library = import("/static/charts/Chart.bundle.js").then(() => /** @type {any} */ (globalThis).Chart);
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", async () => {
+  for (const chart of Object.values((await library).instances)) chart.update("none");
+});
 
 /**
  * Draw the time line and keep it as wide as its place.
- * @param {SVGSVGElement} root
+ * @param {HTMLCanvasElement} canvas
  * @param {ScoredFile} answer
  * @param {{onSeek: (seconds: number) => void, onShow: (text: string) => void}} options
  * @returns {(seconds: number) => void} moves the play head
  */
-export function timeline(root, answer, { onSeek, onShow }) {
+export function timeline(canvas, answer, { onSeek, onShow }) {
   const { segments, threshold: limits } = answer;
-  const last = segments.at(-1);
-  const duration = Math.max(answer.media.duration_s, last ? last.end_s : 0, 0.001);
-  let width = 0;
+  const duration = Math.max(answer.media.duration_s, segments.at(-1)?.end_s ?? 0, 0.001);
+  /** The window that the keys are at. */
   let current = 0;
-  /** Seconds; the play head hides until the video was moved. */
-  let played = -1;
-  /** @type {SVGElement[]} */
-  let bars = [];
-  /** @type {SVGElement | undefined} */
-  let playhead;
-
-  /** @param {number} seconds */
-  const x = (seconds) => EDGE.left + (seconds / duration) * (width - EDGE.left - EDGE.right);
-  /** @param {number} value */
-  const y = (value) => EDGE.top + (1 - value) * (HEIGHT - EDGE.top - EDGE.bottom);
-  const decimals = duration < 60 ? 1 : 0;
+  /** The window that is pointed at or has the focus; -1: none. */
+  let marked = -1;
+  /** @type {{x: number, y: number}[]} */
+  let playhead = [];
+  /** @type {any} of Chart.js, once that is there */
+  let chart;
+  const draw = () => chart?.update("none");
 
   /** @param {Segment} segment */
   const sentence = (segment) => {
@@ -47,118 +46,142 @@ export function timeline(root, answer, { onSeek, onShow }) {
     return `${span}: score ${score(segment.score)}, ${reads[reading(segment.score, limits)]}`;
   };
 
-  /**
-   * @param {number} index
-   * @param {boolean} focus
-   */
-  const select = (index, focus) => {
-    bars[current]?.setAttribute("tabindex", "-1");
-    bars[current]?.classList.remove("current");
+  /** @param {number} index */
+  const mark = (index) => {
+    if (index === marked) return;
+    marked = index;
+    onShow(index < 0 ? "" : sentence(segments[index]));
+    draw();
+  };
+
+  /** @param {number} index */
+  const select = (index) => {
     current = Math.min(Math.max(index, 0), segments.length - 1);
-    const bar = bars[current];
-    bar?.setAttribute("tabindex", "0");
-    if (focus && bar) {
-      bar.classList.add("current");
-      bar.focus();
-      onShow(sentence(segments[current]));
-    }
+    canvas.setAttribute("aria-valuenow", String(current + 1));
+    canvas.setAttribute("aria-valuetext", `Window ${current + 1} of ${segments.length}, ${sentence(segments[current])}`);
   };
 
-  const movePlayhead = () => {
-    playhead?.classList.toggle("off", played < 0);
-    playhead?.setAttribute("x1", String(x(played)));
-    playhead?.setAttribute("x2", String(x(played)));
+  /** @param {PointerEvent | MouseEvent} event */
+  const windowAt = ({ offsetX }) => {
+    if (!chart) return -1;
+    const seconds = chart.scales.x.getValueForPixel(offsetX);
+    const away = segments.map(({ start_s: start, end_s: end }) => Math.max(start - seconds, seconds - end, 0));
+    return away.indexOf(Math.min(...away));
   };
 
-  const draw = () => {
-    const hadFocus = root.contains(document.activeElement);
-    width = Math.max(root.clientWidth, 240);
-    root.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
-    root.setAttribute("height", String(HEIGHT));
-    root.setAttribute("aria-label", `Score of ${segments.length} windows over ${clock(duration, decimals)}. Arrow keys move, Enter seeks.`);
-    const parts = [];
-    for (const value of [0, 0.5, 1]) {
-      parts.push(svg("line", { class: "grid", x1: EDGE.left, x2: width - EDGE.right, y1: y(value), y2: y(value) }));
-      parts.push(svg("text", { x: EDGE.left - 8, y: y(value) + 4, "text-anchor": "end", "aria-hidden": "true" }, String(value)));
-    }
-    for (const [index, share] of [0, 0.25, 0.5, 0.75, 1].entries()) {
-      const anchor = index === 0 ? "start" : index === 4 ? "end" : "middle";
-      if (width < 420 && index % 2 === 1) continue;
-      parts.push(svg("text", { x: x(share * duration), y: HEIGHT - 6, "text-anchor": anchor, "aria-hidden": "true" }, clock(share * duration, decimals)));
-    }
-    const middles = segments.map((s) => `${x((s.start_s + s.end_s) / 2)},${y(s.score)}`);
-    parts.push(svg("polyline", { class: "link", points: middles.join(" ") }));
-    bars = segments.map(drawWindow);
-    parts.push(...bars);
-    for (const [kind, value, dy, words] of /** @type {[string, number, number, string][]} */ ([
-      ["high", limits.value, -5, `generated from ${threshold(limits.value)}`],
-      ["low", limits.lower, 14, `camera below ${threshold(limits.lower)}`],
-    ])) {
-      parts.push(svg("line", { class: kind, x1: EDGE.left, x2: width - EDGE.right, y1: y(value), y2: y(value) }));
-      const at = y(value) + dy;
-      const outside = at < 10 ? 14 : at > HEIGHT - EDGE.bottom - 8 ? -5 : dy;
-      parts.push(svg("text", { class: `${kind}-label`, x: width - EDGE.right, y: y(value) + outside, "text-anchor": "end", "aria-hidden": "true" }, words));
-    }
-    playhead = svg("line", { class: "playhead", y1: EDGE.top, y2: HEIGHT - EDGE.bottom });
-    parts.push(playhead);
-    root.replaceChildren(...parts);
-    movePlayhead();
-    select(current, hadFocus);
-  };
+  canvas.setAttribute("aria-label", `Time line of ${clock(duration, 1)}. Arrow keys move between windows, Enter seeks.`);
+  canvas.setAttribute("aria-valuemin", "1");
+  canvas.setAttribute("aria-valuemax", String(segments.length));
+  select(0);
 
-  /**
-   * @param {Segment} segment
-   * @param {number} index
-   */
-  const drawWindow = (segment, index) => {
-    const wide = Math.max(x(segment.end_s) - x(segment.start_s), segments.length > 60 ? 1 : MIN_BAR);
-    const left = Math.min(x(segment.start_s), width - EDGE.right - wide);
-    const top = y(segment.score);
-    const group = svg("g", {
-      class: `window as-${reading(segment.score, limits)}`,
-      role: "button",
-      tabindex: index === current ? 0 : -1,
-      "aria-label": `Window ${index + 1} of ${segments.length}, ${sentence(segment)}`,
-    });
-    group.append(
-      svg("rect", { class: "ring", x: left - 2, y: EDGE.top - 2, width: wide + 4, height: HEIGHT - EDGE.top - EDGE.bottom + 4, rx: 4 }),
-      // The whole column takes the pointer, however low the bar is.
-      svg("rect", { x: left, y: EDGE.top, width: wide, height: HEIGHT - EDGE.top - EDGE.bottom, fill: "transparent" }),
-      svg("rect", { class: "bar", x: left, y: top, width: wide, height: Math.max(y(0) - top, 0) }),
-      svg("rect", { class: "cap", x: left, y: top - 1.5, width: wide, height: 3, rx: 1.5 }),
-    );
-    group.addEventListener("pointerenter", () => onShow(sentence(segment)));
-    group.addEventListener("pointerleave", () => onShow(""));
-    group.addEventListener("click", () => {
-      select(index, true);
-      onSeek(segment.start_s);
-    });
-    return group;
-  };
-
-  root.addEventListener("keydown", (event) => {
+  canvas.addEventListener("keydown", (event) => {
     /** @type {Record<string, number>} */
-    const moves = { ArrowRight: current + 1, ArrowLeft: current - 1, Home: 0, End: segments.length - 1 };
-    if (event.key in moves) select(moves[event.key], true);
-    else if (event.key === "Enter" || event.key === " ") onSeek(segments[current].start_s);
+    const moves = { ArrowRight: current + 1, ArrowUp: current + 1, ArrowLeft: current - 1, ArrowDown: current - 1, Home: 0, End: segments.length - 1 };
+    if (event.key in moves) {
+      select(moves[event.key]);
+      mark(current);
+    } else if (event.key === "Enter" || event.key === " ") onSeek(segments[current].start_s);
     else return;
     event.preventDefault();
   });
-  root.addEventListener("focusin", (event) => {
-    const index = bars.indexOf(/** @type {SVGElement} */ (event.target));
-    if (index >= 0) onShow(sentence(segments[index]));
+  canvas.addEventListener("focus", () => canvas.matches(":focus-visible") && mark(current));
+  canvas.addEventListener("blur", () => mark(-1));
+  canvas.addEventListener("pointermove", (event) => mark(windowAt(event)));
+  canvas.addEventListener("pointerleave", () => mark(-1));
+  canvas.addEventListener("click", (event) => {
+    const index = windowAt(event);
+    if (index < 0) return;
+    select(index);
+    onSeek(segments[index].start_s);
   });
-  root.addEventListener("focusout", () => {
-    bars[current]?.classList.remove("current");
-    onShow("");
+
+  void library.then((Chart) => {
+    for (const old of Object.values(Chart.instances)) if (!old.canvas.isConnected) old.destroy();
+    if (canvas.isConnected) chart = new Chart(canvas, configuration());
   });
-  new ResizeObserver(() => {
-    if (root.clientWidth && root.clientWidth !== width) draw();
-  }).observe(root);
-  draw();
+
+  const configuration = () => {
+    const style = getComputedStyle(canvas); // a live one: it follows the colour scheme
+    /** @param {string} name */
+    const colour = (name) => () => style.getPropertyValue(name);
+    /** @param {number} index @param {string} [shade] */
+    const tone = (index, shade = "") => {
+      const names = { generated: "generated", authentic: "authentic", between: "inconclusive" };
+      return style.getPropertyValue(`--${names[reading(segments[index].score, limits)]}${shade}`);
+    };
+    /** @param {string} label @param {number} value @param {string} name @param {number[]} dash */
+    const limit = (label, value, name, dash) => ({
+      label: `${label} ${threshold(value)}`,
+      data: [0, duration].map((x) => ({ x, y: value })),
+      borderColor: colour(name),
+      borderDash: dash,
+      borderWidth: 1.5,
+      pointRadius: 0,
+    });
+    const crowded = segments.length > 60;
+    return {
+      type: "line",
+      data: {
+        datasets: [
+          // The first one lies on top.
+          { data: playhead, borderColor: colour("--ink"), borderWidth: 1.5, pointRadius: 0 },
+          limit("generated from", limits.value, "--generated", [6, 4]),
+          limit("camera below", limits.lower, "--authentic", [2, 4]),
+          {
+            data: segments.map(({ start_s: start, end_s: end, score: y }) => ({ x: (start + end) / 2, y })),
+            borderColor: colour("--line-strong"),
+            borderDash: [1, 4],
+            borderWidth: 1,
+            pointRadius: (/** @type {any} */ { dataIndex }) => (dataIndex === marked ? 6 : crowded ? 1.5 : 3.5),
+            pointBackgroundColor: (/** @type {any} */ { dataIndex }) => tone(dataIndex),
+            pointBorderColor: (/** @type {any} */ { dataIndex }) => (dataIndex === marked ? style.getPropertyValue("--ink") : tone(dataIndex)),
+          },
+          {
+            // A block a window; NaN ends it.
+            data: segments.flatMap(({ start_s: start, end_s: end, score: y }) => [{ x: start, y }, { x: end, y }, { x: end, y: NaN }]),
+            borderWidth: 3,
+            pointRadius: 0,
+            fill: "origin",
+            segment: {
+              borderColor: (/** @type {any} */ { p0DataIndex }) => tone(Math.floor(p0DataIndex / 3)),
+              backgroundColor: (/** @type {any} */ { p0DataIndex }) => tone(Math.floor(p0DataIndex / 3), "-soft"),
+            },
+          },
+        ],
+      },
+      options: {
+        animation: false,
+        maintainAspectRatio: false,
+        events: [], // ours are above
+        parsing: false,
+        clip: 4, // a score of 1 is drawn whole
+        color: colour("--ink-soft"),
+        font: { family: style.fontFamily, size: 12 },
+        scales: {
+          x: {
+            type: "linear",
+            min: 0,
+            max: duration,
+            grid: { display: false },
+            border: { color: colour("--line") },
+            ticks: { color: colour("--ink-soft"), includeBounds: false, maxRotation: 0, callback: (/** @type {number} */ seconds) => clock(seconds, duration < 60 ? 1 : 0) },
+          },
+          y: { min: 0, max: 1, grid: { color: colour("--line") }, border: { display: false }, ticks: { color: colour("--ink-soft"), stepSize: 0.5 } },
+        },
+        plugins: {
+          tooltip: { enabled: false },
+          legend: {
+            align: "end",
+            onClick: null,
+            labels: { color: colour("--ink-soft"), filter: (/** @type {any} */ { text }) => text, boxWidth: 28, boxHeight: 0 },
+          },
+        },
+      },
+    };
+  };
 
   return (seconds) => {
-    played = Math.min(seconds, duration);
-    movePlayhead();
+    playhead.splice(0, 2, ...[0, 1].map((y) => ({ x: Math.min(seconds, duration), y })));
+    draw();
   };
 }

@@ -152,7 +152,7 @@ export function threshold(value) {
  * @returns {string}
  */
 function rate(rate) {
-  const percent = Number((rate * 100).toPrecision(12));
+  const percent = Number((rate * 100).toPrecision(3)); // as the sentences beside it: 2.2001 is 2.2
   const scale = percent >= 10 ? 1 : percent >= 1 ? 10 : 100;
   return `${Math.ceil(percent * scale) / scale} in 100`;
 }
