@@ -51,29 +51,30 @@ def test_axe_finds_nothing(browser: Any, doubles: Server, tmp_path: Path, screen
         page.keyboard.press("o")
         page.locator("#answer .job[data-verdict]").wait_for()
         check(page)
-        page.goto(f"{doubles.url}/docs")
-        check(page)
 
 
 def test_axe_finds_nothing_while_it_waits_or_is_refused(
     browser: Any, doubles: Server, tmp_path: Path
 ) -> None:
-    for scheme in ("light", "dark"):
-        with Visit(browser, doubles, color_scheme=scheme, reduced_motion="reduce") as visit:
-            page = visit.page
-            refusal = {"code": "unauthorized", "title": "A key is needed", "detail": "This service has keys."}
-            page.route("**/report?*", lambda route: route.fulfill(status=401, json=refusal))
-            page.route("**/views/*.png", lambda route: route.fulfill(status=401, json=refusal))
-            visit.choose(fake(tmp_path, "done.mp4", "SCORE:0.97"), fake(tmp_path, "slow.mp4", "SLOW:60"))
-            page.get_by_role("button", name="PDF").click()
-            page.locator(".actions .said", has_text="A key is needed").wait_for()
-            page.locator(".stage", has_text="Decoding").wait_for()
-            page.locator("#key-row").evaluate("row => (row.hidden = false)")
-            check(page)
-            page.get_by_role("button", name="Cancel slow.mp4").click()
-            page.locator(".stage").wait_for(state="detached")
-            check(page)  # earlier videos of this browser
-            page.route("**/v1/review*", lambda route: route.fulfill(status=401, json=refusal))
-            page.goto(f"{doubles.url}/review")
-            page.get_by_text("A key is needed").first.wait_for()
-            check(page)
+    refusal = {"code": "unauthorized", "title": "A key is needed", "detail": "This service has keys."}
+    with Visit(browser, doubles, color_scheme="dark", reduced_motion="reduce") as visit:
+        page = visit.page
+        for path in ("**/report?*", "**/v1/review*"):
+            page.route(path, lambda route: route.fulfill(status=401, json=refusal))
+        visit.choose(fake(tmp_path, "done.mp4", "SCORE:0.97"), fake(tmp_path, "slow.mp4", "SLOW:60"))
+        page.get_by_role("button", name="PDF").click()
+        page.locator(".actions .said", has_text="A key is needed").wait_for()
+        page.locator(".stage", has_text="Decoding").wait_for()
+        page.locator("#key-row").evaluate("row => (row.hidden = false)")
+        check(page)
+        page.get_by_role("button", name="Cancel slow.mp4").click()
+        page.locator(".stage").wait_for(state="detached")
+        page.goto(f"{doubles.url}/review")
+        page.get_by_text("A key is needed").first.wait_for()
+        check(page)
+
+
+@pytest.mark.parametrize("screen", ["light", "dark phone"])
+def test_axe_finds_nothing_in_the_reference(browser: Any, doubles: Server, screen: str) -> None:
+    with Visit(browser, doubles, "/docs", **SCREENS[screen]) as visit:
+        check(visit.page)
