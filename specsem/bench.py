@@ -11,8 +11,11 @@ Stages, each waited for (on CUDA, synchronised):
 - ``forward``: the network's forward less ``preprocess``, which is part of it;
 - ``total``: path to verdict, one after the other, as an only file meets it.
 
-Extras are what each piece of evidence adds to that, taken in the same rounds: ``gates`` (their maps in the
-forward), ``pictures`` (decoding two windows again and drawing them), and each delivery of ``stability``.
+Extras are what each piece of evidence adds to that: ``provenance`` (again, to compare), ``findings``
+(peak, lowest, shares, and the reasons in words), ``attribution``, ``gates`` (their maps: forwards with and
+without, one after the other, in turns of who is first), ``pictures`` (decoding two windows again and drawing
+them), and each delivery of ``stability``. Each is also given in percent of the ``total`` of its own round: a
+noisy neighbour meets both.
 
 ``ceiling`` is what the same device reaches in a large matrix product of the network's precision, in the same
 rounds (see `specsem.roofline`, which also takes the forward at each size of a batch).
@@ -40,7 +43,7 @@ from rich.console import Console
 from rich.table import Table
 
 import specsem
-from specsem.explain import pictures_of
+from specsem.explain import evidence_of, findings_of, pictures_of
 from specsem.files import Source, score_files
 from specsem.media import DELIVERIES, Clip, DecoderPool, Delivery, SamplePlan, Window
 from specsem.media._measure import decode_cost
@@ -53,7 +56,7 @@ __all__ = ["EXTRAS", "STAGES", "print_report", "run"]
 
 Report = dict[str, Any]
 STAGES = ("decode", "provenance", "transfer", "preprocess", "forward", "total")
-EXTRAS = ("gates", "pictures", *DELIVERIES)
+EXTRAS = ("provenance", "findings", "attribution", "gates", "pictures", *DELIVERIES)
 
 
 def run(
@@ -145,9 +148,12 @@ def _stages(
         path, clip = paths[number % len(paths)], clips[number % len(clips)]
         alone = _reading(pool, path, plan) | _forward(scorer, clip.windows)
         alone["total"] = _ms(partial(_path_to_verdict, pool, scorer, path))
-        alone |= _extras(pool, scorer, path, clip)
         for stage, took_ms in alone.items():
             samples[stage].append(took_ms)
+        added = {"provenance": alone["provenance"]} | _extras(pool, scorer, path, clip, first=number % 2 == 0)
+        for extra, took_ms in added.items():
+            samples[f"added {extra}"].append(took_ms)
+            samples[f"percent {extra}"].append(100 * took_ms / alone["total"])
         for stage, took_ms in _forward(scorer, together).items():
             samples[f"batched {stage}"].append(took_ms / len(clips))
         samples["ceiling"].append(matmul_gflops(device, scorer._network.precision))
@@ -159,7 +165,8 @@ def _stages(
     reached_batched = 2 * gmacs / (statistics.median(samples["batched forward"]) / 1e3)
     return {
         "stages_ms": {stage: spread(samples[stage]) for stage in STAGES},
-        "extras_ms": {extra: spread(samples[extra]) for extra in EXTRAS},
+        "extras_ms": {extra: spread(samples[f"added {extra}"]) for extra in EXTRAS},
+        "extras_percent_of_total": {extra: spread(samples[f"percent {extra}"]) for extra in EXTRAS},
         "batched_ms_per_clip": {"clips": len(clips)}
         | {stage: spread(samples[f"batched {stage}"]) for stage in ("transfer", "preprocess", "forward")},
         "forward": {
@@ -187,18 +194,21 @@ def _path_to_verdict(pool: DecoderPool, scorer: Scorer, path: Path, delivery: De
     scorer.score_batch([pool.decode(path, replace(scorer.plan, delivery=delivery))])
 
 
-def _extras(pool: DecoderPool, scorer: Scorer, path: Path, clip: Clip) -> dict[str, float]:
-    """Milliseconds that each piece of evidence adds."""
-    plain_ms = _ms(partial(scorer.score_batch, [clip]), scorer.device)
-    begin = time.perf_counter()
-    [verdict] = scorer.score_batch([clip], gates=True)
-    gates_ms = (time.perf_counter() - begin) * 1e3 - plain_ms
-    decode = partial(pool.decode, path)
-    pictures_ms = _ms(partial(pictures_of, decode, scorer.plan, verdict, scorer.record))
-    deliveries: dict[str, float] = {
-        name: _ms(partial(_path_to_verdict, pool, scorer, path, name)) for name in DELIVERIES
+def _extras(pool: DecoderPool, scorer: Scorer, path: Path, clip: Clip, *, first: bool) -> dict[str, float]:
+    """Milliseconds that each piece of evidence adds; ``first``: the forward with gates comes first."""
+    forward_ms = {
+        gates: _ms(partial(scorer.score_batch, [clip], gates=gates), scorer.device)
+        for gates in (first, not first)
     }
-    return {"gates": gates_ms, "pictures": pictures_ms, **deliveries}
+    [verdict] = scorer.score_batch([clip], gates=True)
+    decode = partial(pool.decode, path)
+    return {
+        "findings": _ms(lambda: (evidence_of(verdict), findings_of(verdict, clip))),
+        "attribution": _ms(partial(scorer._attribute, verdict.scores)),
+        "gates": forward_ms[True] - forward_ms[False],
+        "pictures": _ms(partial(pictures_of, decode, scorer.plan, verdict, scorer.record)),
+        **{name: _ms(partial(_path_to_verdict, pool, scorer, path, name)) for name in DELIVERIES},
+    }
 
 
 @torch.inference_mode()
@@ -297,9 +307,15 @@ def print_report(report: Report) -> None:
         batched = report["batched_ms_per_clip"].get(stage)
         table.add_row(stage, _shown(report["stages_ms"][stage]), _shown(batched) if batched else "")
     console.print(table)
-    console.print("\nextra, ms a clip beyond the fast path")
+    extras = Table(box=None, header_style="dim")
+    extras.add_column("evidence")
+    extras.add_column("added, ms a clip", justify="right")
+    extras.add_column("of the total, %", justify="right")
     for extra in EXTRAS:
-        console.print(f"{extra:<12} {_shown(report['extras_ms'][extra])}")
+        measured = (report["extras_ms"][extra], report["extras_percent_of_total"][extra])
+        extras.add_row(extra, *map(_shown, measured))
+    console.print()
+    console.print(extras)
     _print_roofline(console, report["roofline"])
     forward, memory = report["forward"], report["peak_memory_mib"]
     console.print(
