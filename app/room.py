@@ -44,7 +44,8 @@ class Room:
         if limit is not None and self.taken(tenant) + extra > limit:
             raise Problem(
                 "quota_exceeded",
-                "Your videos would take more room than you have; delete some, or wait until old ones expire.",
+                "Your videos, and the pictures of your jobs, would take more room than you have; "
+                "delete some, or wait until old ones expire.",
                 limit_bytes=limit,
                 used_bytes=self.taken(tenant),
             )
@@ -52,7 +53,7 @@ class Room:
         if self._max_bytes is not None and total + extra > self._max_bytes:
             raise Problem(
                 "storage_full",
-                "The store of videos is full; delete some, or wait until old ones expire.",
+                "The store of videos and pictures is full; delete some, or wait until old ones expire.",
                 headers={"Retry-After": "60"},
             )
 

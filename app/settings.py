@@ -237,7 +237,9 @@ class Settings(BaseSettings):
     # Uploads and the store.
     max_upload_bytes: int = Field(4 * GIB, gt=0, description="Largest video accepted, in bytes.")
     max_stored_bytes: int = Field(
-        20 * GIB, gt=0, description="All stored and arriving videos together, in bytes."
+        20 * GIB,
+        gt=0,
+        description="All stored and arriving videos, and the pictures kept with answers, in bytes.",
     )
     max_tenant_bytes: int | None = Field(
         None,

@@ -106,6 +106,13 @@ class JobFiles:
         except (FileNotFoundError, KeyError):
             return None
 
+    def views_bytes(self, job_id: str) -> int:
+        """What a job's pictures take; 0 where it has none."""
+        try:
+            return self._views(job_id).stat().st_size
+        except FileNotFoundError:
+            return 0
+
     def remove_views(self, job_id: str) -> None:
         """Remove a job's pictures, if there are any."""
         self._views(job_id).unlink(missing_ok=True)

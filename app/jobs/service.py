@@ -6,6 +6,7 @@ import logging
 import secrets
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -118,9 +119,9 @@ class Jobs:
         self.room = Room(
             max_bytes=settings.max_stored_bytes,
             max_tenant_bytes=settings.max_tenant_bytes,
-            elsewhere=lambda: self.media_bytes,
+            elsewhere=lambda: Counter(self.media_bytes) + Counter(self.views_bytes),
         )
-        """What all videos of this process share: stored, arriving, and fetched for jobs."""
+        """What all videos of this process share (stored, arriving, fetched for jobs), and all pictures."""
         self._fetcher = Fetcher(settings, self._files, room=self.room, outbound=outbound)
         self._threads = ThreadPoolExecutor(DB_THREADS, thread_name_prefix="specsem-jobs")
         self._opened: JobStore | None = None
@@ -130,6 +131,8 @@ class Jobs:
         """The audit trail, once the database is open."""
         self.media_bytes: dict[str, int] = {}
         """Bytes of all media of jobs, by tenant, as this process last heard."""
+        self.views_bytes: dict[str, int] = {}
+        """The same of the pictures that are kept with answers."""
         self.database: Database
         """Its database, once it is open."""
         self.house = House({}, 0.0, 0)
@@ -249,6 +252,8 @@ class Jobs:
         self._store.remove(tenant, job_id, key=key)
         self._files.remove(job_id)
         self._files.remove_views(job_id)
+        # At once: it may have been deleted to make room.
+        self.media_bytes, self.views_bytes = self._store.media_bytes(), self._store.views_bytes()
 
     async def view(self, job: JobRow, name: str) -> bytes | None:
         """The PNG of one of a job's views; None where it has none of this name."""
@@ -461,6 +466,7 @@ class Jobs:
 
     def _finish(self, job: JobRow, finished: Finished) -> bool:
         # In one go: a caller that is cancelled in between would leave the media to the janitor.
+        finished = replace(finished, views_bytes=self._files.views_bytes(job.id))
         if not self._store.finish(job, finished, ttl_s=self._settings.job_ttl_s):
             return False
         if not job.keep_media:
@@ -498,12 +504,14 @@ class Jobs:
                 logger.exception("the jobs could not be swept")
 
     async def _look(self) -> None:
-        self.house, self.media_bytes = await self._run(self._survey)
+        self.house, self.media_bytes, self.views_bytes = await self._run(self._survey)
         self._heard = time.monotonic()
 
-    def _survey(self) -> tuple[House, dict[str, int]]:
-        census, disk = self._store.census(), shutil.disk_usage(self._settings.data_dir)
-        return House(census.by_status, census.oldest_queued_s, disk.free), self._store.media_bytes()
+    def _survey(self) -> tuple[House, dict[str, int], dict[str, int]]:
+        store, disk = self._store, shutil.disk_usage(self._settings.data_dir)
+        census = store.census()
+        house = House(census.by_status, census.oldest_queued_s, disk.free)
+        return house, store.media_bytes(), store.views_bytes()
 
     async def sweep(self) -> None:
         """Expire what is over, and remove media that nobody needs."""
@@ -627,12 +635,13 @@ class Jobs:
         except OSError:  # it expired meanwhile, say: then it is made anew
             return None
         looks = self._fingerprints.fingerprint(known.tenant, known.id)
-        return Finished.of(
+        finished = Finished.of(
             self.decided(job, answer),
             made_by=made_by,
             from_store=True,
             fingerprint=looks.hashes if looks else b"",
         )
+        return replace(finished, views_bytes=self._files.views_bytes(job.id))
 
     async def _same_request(self, job: NewJob) -> JobRow:
         assert job.idempotency_key is not None  # noqa: S101 - no key can't be taken

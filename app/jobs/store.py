@@ -92,6 +92,8 @@ class Finished:
     """What the audit trail keeps of the result."""
     fingerprint: bytes = b""
     """What the video looks like (``specsem.fingerprint``); empty where that isn't known."""
+    views_bytes: int = 0
+    """As ``JobRow`` has it."""
 
     @classmethod
     def of(
@@ -447,6 +449,7 @@ class JobStore(Store):
                 status="expired",
                 stage="expired",
                 result=None,
+                views_bytes=0,
                 url_query=None,
                 expires_at=func.coalesce(JobRow.expires_at, now),
             )
@@ -481,6 +484,13 @@ class JobStore(Store):
             sums = select(JobRow.tenant, func.sum(JobRow.bytes)).where(_needs_media()).group_by(JobRow.tenant)
             return {tenant: int(total or 0) for tenant, total in session.execute(sums)}
 
+    def views_bytes(self) -> dict[str, int]:
+        """Bytes of all pictures that are kept with answers, by tenant."""
+        with self._session(self._engine) as session:
+            kept = JobRow.views_bytes > 0
+            sums = select(JobRow.tenant, func.sum(JobRow.views_bytes)).where(kept).group_by(JobRow.tenant)
+            return {tenant: int(total) for tenant, total in session.execute(sums)}
+
     def census(self) -> Census:
         """How many jobs are in each state, and how long the first has waited."""
         counting = select(JobRow.status, func.count().label("n")).group_by(JobRow.status)
@@ -505,6 +515,7 @@ class JobStore(Store):
             "verdict": finished.verdict,
             "margin": finished.margin,
             "action": finished.action,
+            "views_bytes": finished.views_bytes,
             "url_query": None,
             "finished_at": now,
             "expires_at": now + ttl_s,

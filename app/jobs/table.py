@@ -61,6 +61,7 @@ class JobRow(Base):
         Index(None, "tenant", "sha256"),  # the same bytes again
         Index(None, "status", "created_at"),  # the next to do; what has expired
         Index(None, "appeal_of"),
+        Index(None, "tenant", "views_bytes"),  # what they sum up to, without reading the rows
     )
 
     id: Mapped[str] = mapped_column(Text, primary_key=True)
@@ -109,6 +110,8 @@ class JobRow(Base):
     """Distance of the result's score from the threshold that is nearer, 0..1."""
     action: Mapped[Action | None] = mapped_column(Text)
     """What the policy decided, as in the result."""
+    views_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"), default=0)
+    """What the pictures kept with the result take. Shared with another job, they count for each."""
     from_store: Mapped[bool] = mapped_column(server_default=false(), default=False)
     error_code: Mapped[str | None] = mapped_column(Text)
     error_message: Mapped[str | None] = mapped_column(Text)

@@ -288,6 +288,7 @@ class Metrics:
         self._calibration.set_function(lambda: engine.calibration.version if engine.ready else 0)
         self._disk_free.set_function(lambda: jobs.house.disk_free_bytes)
         self._store_bytes.labels("jobs").set_function(lambda: sum(jobs.media_bytes.values()))
+        self._store_bytes.labels("pictures").set_function(lambda: sum(jobs.views_bytes.values()))
         self._store_limit.set(works.settings.max_stored_bytes)
 
     def watch_intake(self, admission: "Admission", videos: "VideoStore", partial: "ResumableUploads") -> None:

@@ -59,6 +59,28 @@ def test_the_same_bytes_are_answered_from_the_store(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_pictures_take_of_their_tenant_s_room(tmp_path: Path) -> None:
+    import specsem.views  # noqa: F401 - who draws brings torch, which takes its time
+
+    async def scenario() -> None:
+        async with house(tmp_path / "data", max_tenant_bytes=1000) as home:
+            plain = await home.ended(await home.submit(b"SCORE:0.97"))
+            first = await home.ended(await home.submit(b"SCORE:0.97", evidence=True))
+            again = await home.submit(b"SCORE:0.97", evidence=True)  # from the store
+            await home.jobs._look()
+            size = home.jobs._files.views_bytes(first.id)
+            assert (plain.views_bytes, first.views_bytes, again.views_bytes) == (0, size, size)
+            assert home.jobs.room.taken("") == 2 * size > 1000
+            with pytest.raises(Problem, match="quota_exceeded"):
+                home.jobs.room.check("", 1)
+            home.jobs.room.check("another", 1)
+            for job in (first, again):
+                await home.jobs.delete("", job.id)
+            home.jobs.room.check("", 1)  # at once
+
+    asyncio.run(scenario())
+
+
 def test_another_trust_list_asks_for_another_answer(tmp_path: Path) -> None:
     async def scenario() -> None:
         async def answered(trust_list: Path | None) -> bool:

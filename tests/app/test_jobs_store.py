@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import Engine, text
@@ -191,12 +192,14 @@ def test_pages_follow_one_another_whatever_comes_in(store: JobStore) -> None:
 
 
 def test_what_is_over_expires_and_goes(store: JobStore) -> None:
-    store.add(job(1), finished=DONE, ttl_s=OVER)
-    store.add(job(2), finished=DONE, ttl_s=60)
+    store.add(job(1), finished=replace(DONE, views_bytes=50), ttl_s=OVER)
+    store.add(job(2), finished=replace(DONE, views_bytes=7), ttl_s=60)
     store.add(job(3))
     assert [row.id for row in store.page("", statuses=["expired"], limit=9)] == [job(1).id]
     assert [row.id for row in store.page("", statuses=["done"], limit=9)] == [job(2).id]
+    assert store.views_bytes() == {"": 50 + 7}
     assert store.expire(queue_ttl_s=60) == [job(1).id]
+    assert store.views_bytes() == {"": 7}
     assert (found(store, job(1)).status, found(store, job(1)).result) == ("expired", None)
     assert store.expire(queue_ttl_s=OVER) == [job(3).id]  # it waited too long
     assert claim(store) is None
