@@ -217,8 +217,8 @@ def _branches(scores: Sequence[WindowScore]) -> Finding:
     carries = "spectral" if abs(spectral) >= abs(semantic) else "semantic"
     return Finding(
         code=f"{carries}_carries",
-        text=f"The {carries} branch weighs most: of the logit {spectral + semantic:+.2f}, {spectral:+.2f} is "
-        f"what the fine structure says and {semantic:+.2f} what is shown.",
+        text=f"The {carries} branch weighs most: of the logit {spectral + semantic:+z.2f}, {spectral:+z.2f} "
+        f"is what the fine structure says and {semantic:+z.2f} what is shown.",
         figures={"logit": spectral + semantic, "spectral": spectral, "semantic": semantic},
     )
 

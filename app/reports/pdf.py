@@ -98,7 +98,8 @@ def render(page: layout.Page, data: bytes, issued_at: datetime) -> bytes:
     for line in headline.lines:
         paper.paragraph(line)
     for section in page.sections:
-        paper.room(26)
+        opens_with_chart = isinstance(section.blocks[0], layout.Chart)  # which would leave its title behind
+        paper.room(26 + CHART_MM * opens_with_chart)
         paper.ln(4)
         paper.start_section(section.title)
         paper.paragraph(section.title, 13)

@@ -23,13 +23,13 @@ __all__ = ["CHARTS", "STATIC", "router"]
 WEB = Path(__file__).parent.parent / "web"
 STATIC = WEB / "static"
 CHARTS = Path(str(files("chartkick"))) / "django" / "static" / "chartkick"
-"""Chart.js, inside a Python package: locked by its hash, in the bill of materials, renewed by
-``make lock UPGRADE=1``. Nothing else of that is used: its Python is for Django and Flask. What else comes in this
-way (looked through in 2026-12): Plotly 7.1 is 4.8 MB of script and 40 MB installed; Bokeh 3.9 brings a web server,
-25 MB; dygraphs 0.0.14 is one person's new port; pygal 3.1 (LGPL) draws on the server, with inline script and style
-that our content-security policy forbids, and leather 0.4 draws there without any hover. chartkick 1.2.0 (MIT, no
-dependencies, 1 MB) has Chart.js 4.2.0, which asks for neither `eval` nor inline styles; that is of 2023, so look
-whether a newer chartkick has a newer one."""
+"""Chart.js, inside a Python package: locked by its hash, in the bill of materials, renewed by ``make lock
+UPGRADE=1``. Nothing else of that is used: its Python is for Django and Flask. What else comes in this way
+(looked through in 2026-12): Plotly 7.1 is 4.8 MB of script and 40 MB installed; Bokeh 3.9 brings a web
+server, 25 MB; dygraphs 0.0.14 is one person's new port; pygal 3.1 (LGPL) draws on the server, with inline
+script and style that our content-security policy forbids; leather 0.4 draws there, too, without any hover.
+chartkick 1.2.0 (MIT, no dependencies, 1 MB) has Chart.js 4.2.0, which asks for neither `eval` nor inline
+styles; that is of 2023, so look whether a newer chartkick has a newer one."""
 
 router = APIRouter(include_in_schema=False)
 

@@ -66,6 +66,7 @@ def review(browser: Any, server: Server) -> None:
 def take(visit: Visit, name: str) -> None:
     """All of the page, as a file of docs/, in 256 colours: a third of the bytes."""
     visit.until("[...document.images].every(image => image.complete)")
+    visit.until("[...document.querySelectorAll('.chart')].every(chart => globalThis.Chart?.getChart(chart))")
     path = DOCS / f"{name}.png"
     taken = Image.open(io.BytesIO(visit.page.screenshot(full_page=True))).convert("RGB")
     taken.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
