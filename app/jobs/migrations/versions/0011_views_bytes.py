@@ -10,7 +10,7 @@ down_revision = "0010"
 def upgrade() -> None:
     """Add it. Pictures of before count as nothing, and are gone once their answers have expired."""
     with op.batch_alter_table("jobs") as jobs:
-        jobs.add_column(sa.Column("views_bytes", sa.BigInteger, nullable=False, server_default=sa.text("0")))
+        jobs.add_column(sa.Column("views_bytes", sa.BigInteger, nullable=False, server_default="0"))
     op.create_index("ix_jobs_tenant_views_bytes", "jobs", ["tenant", "views_bytes"])
 
 
