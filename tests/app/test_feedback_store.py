@@ -295,8 +295,8 @@ def test_answers_of_before_are_put_into_the_queue(tmp_path: Path) -> None:
             connection.execute(text(f"DROP TABLE {table}"))
         for index in ("ix_jobs_appeal_of", "ix_jobs_tenant_views_bytes"):
             connection.execute(text(f"DROP INDEX {index}"))
-        later = ("appeal_of", "verdict", "margin", "evidence", "stability", "surface", "action", "views_bytes")
-        for column in later:
+        columns = ("appeal_of", "verdict", "margin", "evidence", "stability", "surface", "action")
+        for column in (*columns, "views_bytes"):
             connection.execute(text(f"ALTER TABLE jobs DROP COLUMN {column}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0003'"))
     migrate(engine)
