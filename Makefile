@@ -134,7 +134,7 @@ lock: $(UV_READY) ## Lock requirements/*.txt anew (UPGRADE=1 takes newer version
 	$(COMPILE) pyproject.toml requirements/build.in --extra dev --constraints requirements/runtime.txt \
 		--output-file requirements/dev.txt
 	$(COMPILE) requirements/build.in --constraints requirements/runtime.txt --output-file requirements/build.txt
-	$(COMPILE) pyproject.toml --extra postgres --extra otel --constraints requirements/runtime.txt \
+	$(COMPILE) pyproject.toml --extra client --extra postgres --extra otel --constraints requirements/runtime.txt \
 		--output-file requirements/image.txt
 	$(COMPILE) requirements/audit.in --output-file requirements/audit.txt
 	$(COMPILE) pyproject.toml requirements/build.in requirements/servers.in \

@@ -147,11 +147,10 @@ def test_the_health_check_is_light() -> None:
 # -- compose ------------------------------------------------------------------------------------------------
 
 
-def test_the_compose_file_is_one() -> None:
+@pytest.mark.parametrize("name", ["docker-compose.yml", "examples/forum/compose.yml"])
+def test_the_compose_file_is_one(name: str) -> None:
     check = [Path(sys.executable).with_name("check-jsonschema"), "--builtin-schema", "vendor.compose-spec"]
-    ran = subprocess.run(
-        [*check, "docker-compose.yml"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    ran = subprocess.run([*check, name], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout
 
 
@@ -195,6 +194,38 @@ def test_compose_reads_it_in_every_profile(profiles: str | None, expected: set[s
     assert asked.returncode == 0, asked.stderr
     assert asked.stderr == ""
     assert json.loads(asked.stdout)["services"].keys() == expected
+
+
+FORUM = yaml.safe_load((ROOT / "examples" / "forum" / "compose.yml").read_text(encoding="utf-8"))
+
+
+def test_compose_reads_the_example() -> None:
+    if (command := compose_2()) is None:
+        pytest.skip("Docker Compose 2 is not installed")
+    asked = subprocess.run(
+        [*command, "config", "--format", "json"],
+        cwd=ROOT / "examples" / "forum",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert asked.returncode == 0, asked.stderr
+    assert json.loads(asked.stdout)["services"].keys() == {"specsem", "forum"}
+
+
+def test_the_example_sets_what_is_a_setting_and_mounts_what_is_there() -> None:
+    service, forum = FORUM["services"]["specsem"], FORUM["services"]["forum"]
+    for name in service["environment"]:
+        assert name.removeprefix("SPECSEM_").lower() in Settings.model_fields
+    for variable in forum["environment"]:
+        assert variable in (ROOT / "examples" / "forum" / "forum.py").read_text(encoding="utf-8")
+    for mounted in (*service["volumes"], *forum["volumes"]):
+        source = mounted.split(":")[0]
+        assert source in FORUM["volumes"] or (ROOT / "examples" / "forum" / source).exists()
+    for each in (service, forum):
+        assert (each["read_only"], each["cap_drop"]) == (True, ["ALL"])
+        assert each["mem_limit"]
+        assert each["pids_limit"]
 
 
 @pytest.mark.parametrize("name", SERVICES)
