@@ -26,7 +26,7 @@ from app.keys import time_of
 from app.settings import Settings
 from specsem.calibration import Calibration, CalibrationUnusable, Confirmation
 from specsem.errors import SpecSemError
-from specsem.policy import Policy, require_supported
+from specsem.policy import Policy, refusals, require_supported
 from specsem.registry import ModelRecord, get_model
 
 __all__ = [
@@ -110,6 +110,14 @@ class CalibrationStore(Store):
             details = {"weights": weights, "version": version, "before": before}
             append(session, Event("calibration_activated", details=details))
 
+    def before(self, weights: str) -> int:
+        """The number of the one that would be active if the last activation were undone."""
+        with self._session(self._engine) as session:
+            standing = select(ActivationRow.version).where(
+                ActivationRow.weights == weights, ~ActivationRow.undone
+            )
+            return session.scalar(standing.order_by(ActivationRow.id.desc()).offset(1).limit(1)) or 0
+
     def roll_back(self, weights: str) -> int:
         """Undo the last activation. The number of the one that is active by that.
 
@@ -187,7 +195,15 @@ class Follower:
 class Workbench:
     """The calibrations of a service's model for the operator at a command line, whether it runs or not."""
 
-    def __init__(self, record: ModelRecord, store: CalibrationStore, said: FeedbackStore, drift: DriftStore):
+    def __init__(
+        self,
+        settings: Settings,
+        record: ModelRecord,
+        store: CalibrationStore,
+        said: FeedbackStore,
+        drift: DriftStore,
+    ) -> None:
+        self._settings = settings
         self._record = record
         self._store = store
         self._said = said
@@ -218,12 +234,34 @@ class Workbench:
         return self._load(version).to_json()
 
     def activate(self, version: int) -> None:
-        """Raises ``CalibrationRefused``: there is none of this number, or it is active already."""
+        """Make it the active one.
+
+        Raises:
+            CalibrationRefused: there is none of this number, it is active already, or a policy in use
+                promises what it can't keep: services would go on with the one that they have.
+            FileUnusable, PolicyRefused, UnknownPolicy: there are no policies to hold it against.
+        """
+        self._require_supported(version)
         self._store.activate(self._record.sha256, version)
 
     def roll_back(self) -> int:
-        """The number of the one that is active by that. Raises ``CalibrationRefused``: nothing to undo."""
+        """The number of the one that is active by that.
+
+        Raises:
+            CalibrationRefused: there is nothing to undo; or as ``activate``.
+            FileUnusable, PolicyRefused, UnknownPolicy: as ``activate``.
+        """
+        self._require_supported(self._store.before(self._record.sha256))
         return self._store.roll_back(self._record.sha256)
+
+    def _require_supported(self, version: int) -> None:
+        points = self._load(version).policies
+        for policy in self._settings.policies_in_use():
+            if found := refusals(policy, points):
+                raise CalibrationRefused(
+                    f"Calibration {version} can't be used with the policy {policy}. {' '.join(found)} "
+                    "Change the policy first (SPECSEM_POLICY, SPECSEM_POLICY_FILE), or fit another."
+                )
 
     def _load(self, version: int) -> Calibration:
         if version == 0:
@@ -267,4 +305,4 @@ def open_calibrations(settings: Settings) -> Iterator[Workbench]:
     """
     record = get_model(settings.model)
     with database_of(settings) as engine:
-        yield Workbench(record, CalibrationStore(engine), FeedbackStore(engine), DriftStore(engine))
+        yield Workbench(settings, record, CalibrationStore(engine), FeedbackStore(engine), DriftStore(engine))

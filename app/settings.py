@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError
 from app.outbound import Rules, parse_host
 from specsem.errors import SpecSemError
 from specsem.media import Limits, TrustList
-from specsem.policy import PolicyBook
+from specsem.policy import Policy, PolicyBook
 from specsem.provenance import read_trust_list
 
 __all__ = [
@@ -484,6 +484,16 @@ class Settings(BaseSettings):
             FileUnusable, PolicyRefused: the file can't be read, or holds something else.
         """
         return PolicyBook.read(self.policy_file)
+
+    def policies_in_use(self) -> list[Policy]:
+        """The active one, and the one in its shadow.
+
+        Raises:
+            FileUnusable, PolicyRefused: as ``policies``.
+            UnknownPolicy: there is none of a name that is set.
+        """
+        book = self.policies()
+        return [book.policy(name) for name in (self.policy, self.policy_shadow) if name]
 
     def operating_point(self) -> str:
         """Whose thresholds give the verdicts: that of the active policy.

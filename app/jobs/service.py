@@ -24,7 +24,7 @@ from app.jobs.feedback import Counted, Feedback, FeedbackStore, Group, GroupRefu
 from app.jobs.fetching import Fetched, Fetcher, name_of
 from app.jobs.files import JobFiles
 from app.jobs.similar import FingerprintStore, Found
-from app.jobs.store import Finished, JobStore, KeyTaken, NewJob, Progress
+from app.jobs.store import AppealStands, Finished, JobStore, KeyTaken, NewJob, Progress
 from app.jobs.table import JobRow
 from app.observability.telemetry import Telemetry
 from app.outbound import Outbound
@@ -284,8 +284,7 @@ class Jobs:
 
     async def appeal(self, tenant: str, job_id: str) -> JobRow | None:
         """The second look at a job's video, under way or done; None where there was none, or it failed."""
-        found = await self._run(self._store.appeals, tenant, job_id)
-        return next((row for row in found if row.status_now not in {"failed", "expired"}), None)
+        return await self._run(self._store.appeal, tenant, job_id)
 
     def second_look(self, first: JobRow, *, key: str) -> Order:
         """What a second look at a job's video asks for: all of the time line, or, where that was done by the
@@ -308,7 +307,7 @@ class Jobs:
                     "The same model has looked at all of it, and at its deliveries: a second look would say "
                     "the same.",
                 )
-        return Order(first.tenant, options, fresh=True, key=key, appeal_of=first.id)
+        return Order(first.tenant, options, surface=first.surface, fresh=True, key=key, appeal_of=first.id)
 
     async def submit_kept(self, first: JobRow, order: Order) -> JobRow:
         """A job for the file that another kept.
@@ -590,6 +589,8 @@ class Jobs:
             raise
         except KeyTaken:
             return await self._same_request(job)
+        except AppealStands as stands:
+            return stands.job
         except FileNotFoundError as error:
             raise Problem("video_not_found", "The video was deleted before the job was there.") from error
         except OSError as error:
@@ -618,7 +619,7 @@ class Jobs:
     def _insert(self, job: NewJob) -> JobRow:
         try:
             row = self._store.add(job)
-        except KeyTaken:  # by a request at the same moment
+        except (KeyTaken, AppealStands):  # by a request at the same moment
             self._files.remove(job.id)
             raise
         # Any other error leaves the file to the janitor: the row may be there though its commit went unheard.

@@ -39,7 +39,7 @@ from specsem.pipeline import Options
 from specsem.records import Status
 from specsem.result import Action, Decision, ErrorBody, ScoredFile, Verdict
 
-__all__ = ["Census", "Finished", "JobStore", "KeyTaken", "NewJob", "Progress", "Store", "hit"]
+__all__ = ["AppealStands", "Census", "Finished", "JobStore", "KeyTaken", "NewJob", "Progress", "Store", "hit"]
 
 LEASE_BYTES = 16
 FINISHED = ("done", "failed")
@@ -48,6 +48,14 @@ NO_LEASE: dict[str, Any] = {"lease": None, "lease_until": None, "eta_s": None}
 
 class KeyTaken(Exception):
     """The tenant has a job with this idempotency key already."""
+
+
+class AppealStands(Exception):
+    """There is a second look at this job's video already."""
+
+    def __init__(self, job: JobRow) -> None:
+        super().__init__(job.id)
+        self.job = job
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +214,7 @@ class JobStore(Store):
 
         Raises:
             KeyTaken: by another job of this tenant.
+            AppealStands: it is an appeal, and there is one.
         """
         now = self._now()
         columns = asdict(job)
@@ -226,6 +235,9 @@ class JobStore(Store):
             messages = finished.messages(job.id)
         try:
             with self._session(self._writing) as session:
+                if job.appeal_of and (standing := _standing_appeal(session, job.tenant, job.appeal_of)):
+                    session.expunge(standing)  # it is read once this transaction is undone
+                    raise AppealStands(standing)
                 row = session.execute(statement.returning(JobRow)).scalar_one()
                 if finished is not None:
                     fingerprints.keep(session, row, finished.fingerprint)
@@ -266,11 +278,10 @@ class JobStore(Store):
                 .limit(1)
             ).scalar_one_or_none()
 
-    def appeals(self, tenant: str, job_id: str) -> list[JobRow]:
-        """The second looks at a job's video, the latest first."""
-        wanted = select(JobRow).where(JobRow.tenant == tenant, JobRow.appeal_of == job_id)
+    def appeal(self, tenant: str, job_id: str) -> JobRow | None:
+        """The second look at a job's video, under way or done; None where there was none, or it failed."""
         with self._session(self._engine) as session:
-            return list(session.scalars(wanted.order_by(JobRow.created_at.desc(), JobRow.id.desc())))
+            return _standing_appeal(session, tenant, job_id, lock=False)
 
     def page(
         self,
@@ -542,6 +553,18 @@ class JobStore(Store):
             if changed:
                 append(session, *(event(row.tenant, row.id) for row in changed))
             return [row.id for row in changed]
+
+
+def _standing_appeal(session: Session, tenant: str, job_id: str, *, lock: bool = True) -> JobRow | None:
+    """The second look at a job's video that counts. With ``lock``, whoever asks at the same moment waits for
+    the end of this transaction: by the lock on the first job's row, where rows are locked."""
+    if lock:
+        session.execute(
+            select(JobRow.id).where(JobRow.tenant == tenant, JobRow.id == job_id).with_for_update()
+        )
+    wanted = select(JobRow).where(JobRow.tenant == tenant, JobRow.appeal_of == job_id)
+    found = session.scalars(wanted.order_by(JobRow.created_at.desc(), JobRow.id.desc()))
+    return next((row for row in found if row.status_now not in {"failed", "expired"}), None)
 
 
 def _held(job: JobRow) -> Update:

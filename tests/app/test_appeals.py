@@ -1,5 +1,6 @@
 """Second looks, and statements of reasons."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,21 @@ def test_an_appeal_is_about_the_same_video(client: TestClient) -> None:
     assert client.get(f"/v1/jobs/{first}").json()["links"]["appeal"] is None
     stored = client.post("/v1/videos", content=CLIP).json()["id"]
     assert client.post(f"/v1/jobs/{first}/appeal", json={"video": stored}).status_code == 202
+
+
+def test_two_appeals_at_one_moment_are_one_second_look(tmp_path: Path) -> None:
+    with service(tmp_path, keep_media=True) as client:
+        first = submit(client, query="?surface=ads")
+        with ThreadPoolExecutor(4) as threads:
+            answers = list(
+                threads.map(lambda _: client.post(f"/v1/jobs/{first}/appeal", content=CLIP), range(4))
+            )
+        assert {answer.status_code for answer in answers} == {202}
+        [second] = {answer.json()["id"] for answer in answers}
+        assert ended(client, answers[0])["surface"] == "ads"
+        assert [job["id"] for job in client.get("/v1/jobs").json()["jobs"]] == [second, first]
+        files = {path.name for path in (tmp_path / "jobs").iterdir()}
+        assert files == {first, second}  # nothing is left of those that came second
 
 
 def test_a_file_that_is_kept_need_not_be_sent_again(tmp_path: Path) -> None:

@@ -154,6 +154,39 @@ def test_the_workbench_of_an_operator(
             bench.shown(7)
 
 
+def test_what_a_policy_in_use_can_t_rest_on_is_not_activated(
+    tmp_path: Path, tiny_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECSEM_MODELS_DIR", str(tiny_models))
+    file = tmp_path / "policies.json"
+    strict = {
+        "name": "strict",
+        "version": 1,
+        "rules": [{"name": "r", "when": {"max_fpr": 0.06}, "then": "block"}],
+    }
+    file.write_text(json.dumps({"policies": [strict]}))
+    any_policy = Settings(data_dir=tmp_path / "data")
+    own = Calibration.load(get_model().folder)
+    loose = {name: each.model_copy(update={"fpr_upper95": 0.2}) for name, each in own.policies.items()}
+    with open_calibrations(any_policy) as bench:
+        bench.keep(replace(own, policies=loose))
+        bench.keep(own)
+    for in_use in ({"policy": "strict"}, {"policy_shadow": "strict"}):
+        settings = any_policy.model_copy(update={"policy_file": file, **in_use})
+        with open_calibrations(settings) as bench:
+            with pytest.raises(CalibrationRefused, match=r"Calibration 1 .* the policy strict") as refused:
+                bench.activate(1)
+            assert "0.06" in refused.value.message
+            assert bench.base() == own
+    with open_calibrations(any_policy) as bench:
+        bench.activate(1)
+        bench.activate(2)
+    with open_calibrations(settings) as bench:
+        with pytest.raises(CalibrationRefused, match="Calibration 1 "):
+            bench.roll_back()
+        assert bench.base().version == 2
+
+
 def test_from_counts_to_an_active_calibration_at_the_command_line(
     tmp_path: Path,
     tiny_models: Path,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Engine, text
 
-from app.jobs.store import Finished, JobStore, KeyTaken, NewJob, Progress
+from app.jobs.store import AppealStands, Finished, JobStore, KeyTaken, NewJob, Progress
 from app.jobs.table import JobRow
 from specsem.pipeline import Options
 
@@ -218,3 +218,28 @@ def test_whose_media_are_needed(store: JobStore) -> None:
     assert store.in_need_of_media(ids) == {job(1).id, job(2).id, job(3).id}
     assert store.media_bytes() == {"": 30}
     assert store.queued() == 1
+
+
+def test_of_appeals_at_one_moment_one_counts(store: JobStore) -> None:
+    first = store.add(job(0), finished=DONE, ttl_s=60)
+    together = threading.Barrier(6)
+
+    def appeal(number: int) -> str:
+        together.wait()
+        try:
+            return store.add(replace(job(number), appeal_of=first.id)).id
+        except AppealStands as stands:
+            return stands.job.id
+
+    with ThreadPoolExecutor(6) as threads:
+        answered = set(threads.map(appeal, range(1, 7)))
+    standing = store.appeal("", first.id)
+    assert standing is not None
+    assert answered == {standing.id}
+    assert len(store.page("", statuses=(), before=None, limit=10)) == 2
+    assert store.finish(claimed(store), Finished(error_code="undecodable", error_message="No."), ttl_s=60)
+    assert store.appeal("", first.id) is None
+    again = store.add(replace(job(9), appeal_of=first.id))  # one that failed was none
+    standing = store.appeal("", first.id)
+    assert standing is not None
+    assert standing.id == again.id
