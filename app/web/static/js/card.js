@@ -6,6 +6,7 @@ import { el, fillFacts, fillList, one, stamp, svg } from "./dom.js";
 import { showAttribution, showEvidence, showProvenance, showStability } from "./evidence.js";
 import { feedback } from "./feedback.js";
 import { measured } from "./measures.js";
+import { showSimilar } from "./similar.js";
 import * as words from "./words.js";
 
 /** @typedef {import("./types.js").Job} Job */
@@ -52,6 +53,7 @@ export function showVerdict(card, job, { file, onDeleted }) {
   showAttribution(view, answer);
   showProvenance(view, answer);
   feedback(one(view, ".feedback", HTMLFormElement), job.id, job.feedback);
+  void showSimilar(one(view, ".similar", HTMLElement), job.id);
   fillJson(view, answer);
   actions(one(view, ".actions"), job, onDeleted);
   const video = one(view, "video", HTMLVideoElement);

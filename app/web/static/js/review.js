@@ -4,6 +4,7 @@ import { askForKey, announce, start } from "./shell.js";
 import { ask, Cancelled, getJob, Refused } from "./api.js";
 import { showProblem, showVerdict } from "./card.js";
 import { el, one, stamp } from "./dom.js";
+import { showSimilar } from "./similar.js";
 import * as words from "./words.js";
 
 /** @typedef {import("./types.js").ReviewItem} ReviewItem */
@@ -17,6 +18,7 @@ const current = one(document, "#current", HTMLElement);
 const answer = one(document, "#answer", HTMLElement);
 const note = one(document, "#note", HTMLInputElement);
 const open = one(document, "#open", HTMLButtonElement);
+const similar = one(document, "#similar", HTMLElement);
 const undo = one(document, "#undo", HTMLButtonElement);
 const shortcuts = one(document, "#shortcuts", HTMLInputElement);
 
@@ -94,9 +96,11 @@ function why({ verdict, action, margin, reports }) {
 
 function showCurrent() {
   showing.abort();
+  showing = new AbortController();
   const item = items[at];
   current.hidden = !item;
   if (!item) return;
+  void showSimilar(similar, item.job.id, { signal: showing.signal, onAgree: decide });
   one(current, ".name").textContent = item.job.filename || item.job.id;
   const time = item.job.created_at ? ` Sent ${new Date(item.job.created_at).toLocaleString()}.` : "";
   one(document, "#why").textContent = `${at + 1} of ${waiting}: ${why(item)}.${time}`;
@@ -115,7 +119,6 @@ function report({ verdict, label, note: words }) {
 
 /** @param {ReviewItem} item */
 async function showAnswer(item) {
-  showing = new AbortController();
   const { signal } = showing;
   const card = one(stamp("job-template"), ".job", HTMLElement);
   one(card, ".job-head").remove(); // the name is above
@@ -128,7 +131,7 @@ async function showAnswer(item) {
     if (!job.result) throw new Refused({ type: "", title: "The answer has expired", status: 0, detail: "", code: "expired" });
     const onDeleted = () => leave(item);
     showVerdict(card, job, { file: null, onDeleted });
-    one(card, ".feedback").remove(); // the decision is the operator's
+    for (const part of [".feedback", ".similar"]) one(card, part).remove(); // the queue has both
   } catch (error) {
     if (error instanceof Refused) showProblem(card, error.problem);
     else if (!(error instanceof Cancelled)) throw error;

@@ -76,6 +76,8 @@
  * @property {string} created_at
  * @typedef {{right: number, wrong: number, unsure: number, mine: Feedback | null, decision: Feedback | null}} FeedbackSummary
  *
+ * @typedef {{job: string, share: number, bits: number, same_bytes: boolean, filename: string | null, verdict: Verdict | null, created_at: string | null, decision: Feedback | null, feedback: FeedbackSummary}} SimilarJob
+ *
  * @typedef {object} Job
  * @property {string} id
  * @property {"queued" | "running" | "done" | "failed" | "expired"} status
