@@ -106,7 +106,7 @@ async def body_of(request: Request) -> bytes:
 
 @app.post("/hook", status_code=204)
 def hear(request: Request, body: Annotated[bytes, Depends(body_of)]) -> None:
-    """What SpecSem tells. It may come twice; what comes before we know the job is sent again."""
+    """What SpecSem tells. It may come twice; what may be of a post that is being submitted is sent again."""
     with database() as db:
         secret = db.execute("SELECT secret FROM webhook").fetchone()["secret"]
         try:
@@ -116,9 +116,10 @@ def hear(request: Request, body: Annotated[bytes, Depends(body_of)]) -> None:
         if not isinstance(event, JobEvent):
             return
         post = db.execute("SELECT id, state FROM posts WHERE job = ?", [event.data.job]).fetchone()
-        if post is None:
+        submitting = "SELECT id FROM posts WHERE job IS NULL AND state = 'waiting'"
+        if post is None and db.execute(submitting).fetchone():
             raise HTTPException(503, headers={"Retry-After": "1"})
-        if post["state"] == "waiting":  # what a moderator decided stays
+        if post is not None and post["state"] == "waiting":  # what a moderator decided stays
             change(db, post["id"], *outcome(event.data))
 
 
