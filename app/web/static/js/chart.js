@@ -13,7 +13,7 @@ import { clock, reading, score, threshold } from "./words.js";
  * It is a script of the kind that leaves itself in the global object.
  * @type {Promise<any>}
  */
-const library = import("/static/charts/Chart.bundle.js").then(() => /** @type {any} */ (globalThis).Chart);
+const library = import(/** @type {string} */ ("/static/charts/Chart.bundle.js")).then(() => /** @type {any} */ (globalThis).Chart);
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", async () => {
   for (const chart of Object.values((await library).instances)) chart.update("none");
