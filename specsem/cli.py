@@ -52,6 +52,8 @@ COMMANDS_ELSEWHERE = {
     "calibrations": "app.calibrations:open_calibrations",
     "recalibrate": "specsem.training.recalibrate:recalibrate",
     "connect": "app.connectors.running:connect",
+    "hma push": "app.connectors.hma:push",
+    "hma look up": "app.connectors.hma:look_up",
     "train": "specsem.training.run:train",
     "ablate": "specsem.training.ablation:ablate",
     "evaluate": "specsem.evaluation.run:evaluate",
@@ -99,6 +101,10 @@ connect = typer.Typer(
     name="connect", help="Take videos from elsewhere to a running service.", no_args_is_help=True
 )
 app.add_typer(connect)
+hma = typer.Typer(
+    name="hma", help="Hashes of decided videos, to and from HMA (ThreatExchange).", no_args_is_help=True
+)
+app.add_typer(hma)
 
 
 class Device(StrEnum):
@@ -1013,6 +1019,44 @@ def _connect(
         kind, service=service, key_file=key_file, in_flight=in_flight, once=once, **given
     )
     typer.echo(f"{settled} scored or set aside.", err=True)
+
+
+HmaArgument = Annotated[str, typer.Argument(metavar="HMA_URL", help="Where HMA is.")]
+
+
+@hma.command("push", no_args_is_help=True)
+def push_to_hma(
+    url: HmaArgument,
+    ledger: Annotated[
+        Path, typer.Option(metavar="FILE", help="Says what was sent, so that nothing goes twice.")
+    ],
+    generated: Annotated[
+        str | None, typer.Option(metavar="BANK", help="For what operators called generated.")
+    ] = None,
+    real: Annotated[str | None, typer.Option(metavar="BANK", help="For what they called real.")] = None,
+    service: ServiceOption = LOCAL_SERVICE,
+    key_file: KeyFileOption = None,
+) -> None:
+    """Put hashes (vPDQ) of the videos on which operators decided into banks of HMA."""
+    banks = {label: bank for label, bank in (("generated", generated), ("real", real)) if bank}
+    if not banks:
+        raise typer.BadParameter("say which bank: --generated BANK or --real BANK")
+    for banked in _elsewhere("hma push")(url, banks, ledger, service=service, key_file=key_file):
+        typer.echo(f"{banked.job} {banked.bank} {banked.content}")
+
+
+@hma.command("lookup", no_args_is_help=True)
+def look_up_in_hma(
+    url: HmaArgument,
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Its id.")],
+    service: ServiceOption = LOCAL_SERVICE,
+    key_file: KeyFileOption = None,
+) -> None:
+    """Show what HMA's banks know of a job's video. Nothing follows from it by itself."""
+    found = _elsewhere("hma look up")(url, job, service=service, key_file=key_file)
+    for bank, matches in found.items():
+        for match in matches:
+            typer.echo(f"{bank} {match.bank_content_id} {match.distance}")
 
 
 @contextlib.contextmanager

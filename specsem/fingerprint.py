@@ -17,7 +17,16 @@ import numpy.typing as npt
 
 from specsem.media.types import UInt8, Window
 
-__all__ = ["HASH_BYTES", "MATCH_BITS", "MOST_FRAMES", "Fingerprinter", "distances", "pdq", "share_alike"]
+__all__ = [
+    "HASH_BYTES",
+    "LEAST_QUALITY",
+    "MATCH_BITS",
+    "MOST_FRAMES",
+    "Fingerprinter",
+    "distances",
+    "pdq",
+    "share_alike",
+]
 
 Float32 = npt.NDArray[np.float32]
 

@@ -105,6 +105,8 @@ def test_only_the_command_line_reaches_elsewhere_by_name() -> None:
         "calibrations",
         "recalibrate",
         "connect",
+        "hma push",
+        "hma look up",
         "train",
         "ablate",
         "evaluate",

@@ -15,7 +15,7 @@ from app.connectors.interface import ConnectorUnusable, Sink, Source
 from app.connectors.records import Places
 from specsem.client import Client
 
-__all__ = ["KEY_VARIABLE", "connect"]
+__all__ = ["KEY_VARIABLE", "client_of", "connect"]
 
 KEY_VARIABLE = "SPECSEM_KEY"
 """Where a connector finds its key, if in no file. Not among its arguments, which others see."""
@@ -46,7 +46,7 @@ def connect(
         ends.callback(source.close)
         if sink is not None:
             ends.callback(sink.close)
-        client = ends.enter_context(Client(service, key=_key(key_file)))
+        client = ends.enter_context(client_of(service, key_file))
         bridge = Bridge(source, sink, client, in_flight=in_flight)
         ends.enter_context(_stopped_by_signals(bridge))
         bridge.run(until_idle=once)
@@ -133,6 +133,15 @@ DEAD_LETTERS = ".dead-letters"
 """Behind the name of a topic or a stream: where what can't be scored goes."""
 EXTRAS = {"boto3": "s3", "botocore": "s3", "confluent_kafka": "kafka", "redis": "redis"}
 """Which of them brings a package."""
+
+
+def client_of(service: str, key_file: Path | None) -> Client:
+    """Of a service, with the key that is in a file or in ``KEY_VARIABLE``.
+
+    Raises:
+        ConnectorUnusable: the file can't be read.
+    """
+    return Client(service, key=_key(key_file))
 
 
 def _key(file: Path | None) -> str | None:
