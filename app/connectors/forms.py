@@ -46,15 +46,16 @@ def action_id(delivery_id: str) -> int:
 
 def _features(outcome: Outcome) -> dict[str, Any]:
     """What rules ask for, flat and always there; the rest of the answer stays with the job."""
-    answer = (outcome.job.result if outcome.job is not None else None) or {}
+    job = outcome.job
+    answer = (job.result if job is not None else None) or {}
     decision, model = answer.get("decision") or {}, answer.get("model") or {}
     return {
         "event_type": ACTION_NAME,
-        "video": {"name": outcome.delivery.name, "sha256": answer.get("sha256")},
+        "video": {"name": outcome.delivery.name, "sha256": job.sha256 if job is not None else None},
         "about": dict(outcome.delivery.about),
         "specsem": {
             "delivery": outcome.delivery.id,
-            "job": outcome.job.id if outcome.job is not None else None,
+            "job": job.id if job is not None else None,
             "verdict": answer.get("verdict"),
             "score": answer.get("score"),
             "reasons": answer.get("reasons", []),

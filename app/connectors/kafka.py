@@ -6,6 +6,8 @@ dead letters. While all is under way that may be, partitions are paused, and the
 member.
 """
 
+import logging
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,8 +28,16 @@ JOIN_S = 30.0
 """A group gives its members their partitions within so long, or there is more amiss."""
 FIRST_FETCH_S = 3.0
 """After they were given, so long until nothing coming means that nothing is there."""
+SAME_S = 60.0
 SEND_S = 20.0
 """For one record to be acknowledged by all replicas that are in step."""
+CLIENT: Mapping[str, str | int | bool] = {
+    "client.id": "specsem-connect",
+    # By default it tries twenty times a second where a broker is away.
+    "reconnect.backoff.ms": 1000,
+    "reconnect.backoff.max.ms": 30_000,
+    "log.connection.close": False,
+}
 CONSUMER: Mapping[str, str | int | bool] = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
@@ -90,13 +100,32 @@ class _Partition:
     committed: int = -1
 
 
+class _Seldom(logging.Filter):
+    """The same of librdkafka's lines, numbers aside, once in ``SAME_S``: it writes one at each attempt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said, now = re.sub(r"\d+", "", record.getMessage()), time.monotonic()
+        if now - self._said.get(said, -SAME_S) < SAME_S:
+            return False
+        self._said[said] = now
+        return True
+
+
+logger = logging.getLogger("specsem.connect.kafka")
+logger.addFilter(_Seldom())
+
+
 class Topics:
     """A cluster and how to reach it."""
 
     def __init__(self, brokers: str, config: Mapping[str, str] | None = None) -> None:
         """``config`` are properties of librdkafka: TLS, SASL, timeouts. What delivery depends on stays."""
         self._base: dict[str, Any] = {
-            "client.id": "specsem-connect",
+            **CLIENT,
             **(config or {}),
             "bootstrap.servers": brokers,
         }
@@ -104,7 +133,7 @@ class Topics:
     def consumer(self, group: str, topic: str) -> Consumer:
         """Of a topic that is there. Raises ``ConnectorUnusable``."""
         try:
-            consumer = Consumer({**self._base, **CONSUMER, "group.id": group})
+            consumer = Consumer({**self._base, **CONSUMER, "group.id": group}, logger=logger)
         except (KafkaException, ValueError) as error:
             raise ConnectorUnusable(f"Kafka can't be used: {_sentence(error)}") from error
         _look_for(topic, consumer)
@@ -114,7 +143,7 @@ class Topics:
         """To a topic that is there. Raises ``ConnectorUnusable``."""
         try:
             base = {name: value for name, value in self._base.items() if name not in MEMBERS_ONLY}
-            producer = Producer({**base, **PRODUCER})
+            producer = Producer({**base, **PRODUCER}, logger=logger)
         except (KafkaException, ValueError) as error:
             raise ConnectorUnusable(f"Kafka can't be used: {_sentence(error)}") from error
         _look_for(topic, producer)

@@ -10,7 +10,7 @@ from kafka_cluster import KafkaCluster, kafka_cluster
 
 from app.connectors.forms import FORMS, action_id
 from app.connectors.interface import ConnectorUnusable, Delivery, Outcome, Unfit
-from app.connectors.kafka import KafkaSink, KafkaSource, Topics, read_config
+from app.connectors.kafka import KafkaSink, KafkaSource, Topics, logger, read_config
 from app.connectors.records import Places
 from specsem.records import Job
 from tests.client.test_clients import DONE
@@ -90,6 +90,19 @@ def test_a_cluster_that_is_away_is_refused_at_the_start(monkeypatch: pytest.Monk
     monkeypatch.setattr("app.connectors.kafka.LOOK_S", 0.3)
     with pytest.raises(ConnectorUnusable, match="can't be reached"):
         KafkaSink(Topics("127.0.0.1:1"), "verdicts", FORMS["outcome"])
+
+
+def test_what_is_said_again_and_again_is_told_seldom(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("app.connectors.kafka.time.monotonic", lambda: now[0])
+    for pause_s in (0.0, 1.0, 90.0):
+        now[0] += pause_s
+        logger.error("10.0.0.1:9092: Connection refused (after %dms)", now[0])
+    logger.error("Another")
+    said = [record.getMessage().rsplit(" ", 1)[-1] for record in caplog.records]
+    assert said == ["1000ms)", "1091ms)", "Another"]
 
 
 def test_properties_that_are_none_are_refused() -> None:
