@@ -41,7 +41,6 @@ def main() -> None:
             with Visit(browser, server, reduced_motion="reduce", **options) as visit:
                 page = visit.page
                 page.wait_for_selector("#status[data-state=ready]")
-                page.check("#stability")
                 visit.choose(path)
                 page.wait_for_selector(".job[data-verdict]", timeout=SCORING_MS)
                 page.locator(".posterior", has_text="with a chance of").wait_for()

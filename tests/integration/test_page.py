@@ -127,6 +127,7 @@ def test_a_long_job_goes_on_though_the_page_is_left(browser: Any, doubles: Serve
     with Visit(browser, doubles) as visit:
         page = visit.page
         page.check("#thorough")
+        page.uncheck("#stability")
         visit.choose(fake(tmp_path, "long.mp4", "SLOW:6 SCORE:0.97"))
         page.locator(".stage", has_text="Starting").wait_for()
         page.reload()
@@ -139,6 +140,7 @@ def test_a_long_job_goes_on_though_the_page_is_left(browser: Any, doubles: Serve
 def test_without_events_the_page_asks(browser: Any, doubles: Server, tmp_path: Path) -> None:
     with Visit(browser, doubles) as visit:
         visit.page.route("**/events", lambda route: route.abort())
+        visit.page.uncheck("#stability")
         visit.choose(fake(tmp_path, "a.mp4", "SLOW:1 SCORE:0.97"))
         visit.page.wait_for_selector(".job[data-verdict=generated]")
 

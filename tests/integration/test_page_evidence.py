@@ -115,6 +115,7 @@ def test_a_prevalence_becomes_a_chance(browser: Any, doubles: Server, tmp_path: 
 
 def test_what_was_never_measured_is_said(browser: Any, doubles: Server, tmp_path: Path) -> None:
     with Visit(browser, doubles) as visit:
+        visit.page.uncheck("#stability")
         visit.choose(fake(tmp_path, "a.mp4", "SCORE:0.97"))
         visit.page.locator(".posterior", has_text="never measured").wait_for()
         assert visit.page.locator(".predictive").text_content() == ""
