@@ -188,3 +188,17 @@ def test_the_laboratory_s_commands_have_the_options_they_are_shown_with(command:
         assert option in shown.output, option
     for recipe in re.findall(r"models/\S+\.json", rest):
         assert (ROOT / recipe).is_file()
+
+
+def test_its_figures_are_those_of_the_model_that_ships() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = text.partition("| condition | AUC")[2].partition("\n\n")[0].splitlines()[2:]
+    judged = json.loads((ROOT / "models/specsem-compact/validation.json").read_text())["conditions"]
+    for row, condition in zip(rows, ("as-is", "level", "canonical"), strict=True):
+        found = judged[condition]
+        low, high = found["interval95"]["auc"]
+        cells = [f"{found['auc']:.3f} ({low:.3f} to {high:.3f})".replace("0.", ".")]
+        for policy in ("default", "review"):
+            rates = found["policies"][policy]
+            cells.append(f"{rates['recall']:.0%} / {rates['false_positive_rate']:.1%}")
+        assert row.split(" | ")[1:] == [*cells[:-1], f"{cells[-1]} |"]
