@@ -48,7 +48,13 @@ class Server:
         return [path for path in (self.data_dir / "uploads").glob("*/*") if path.is_dir()]
 
     def wait_ready(self, timeout_s: float = 90) -> None:
-        until(lambda: httpx.get(f"{self.url}/readyz").status_code == 200, timeout_s)
+        def ready() -> bool:
+            try:
+                return httpx.get(f"{self.url}/readyz").status_code == 200
+            except httpx.TimeoutException:  # it loads its model, on a machine with much else to do
+                return False
+
+        until(ready, timeout_s)
 
     def stop(self, how: int = signal.SIGTERM, timeout_s: float = 30) -> int:
         self.process.send_signal(how)
