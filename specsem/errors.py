@@ -22,6 +22,7 @@
     ├── UnknownPolicy                  unknown_policy
     ├── FileUnusable                   file_unusable
     ├── Refused                        refused
+    │   ├── ExportRefused              export_refused
     │   └── PolicyRefused              policy_refused
     ├── client.ServiceError            as the service says (``specsem.client.errors``)
     └── Cancelled                      cancelled
@@ -32,6 +33,7 @@ __all__ = [
     "DecodeTimeout",
     "DeviceLost",
     "Encrypted",
+    "ExportRefused",
     "FileUnusable",
     "LimitsExceeded",
     "MediaError",
@@ -176,6 +178,12 @@ class Refused(SpecSemError):
     """What was to be checked does not hold."""
 
     code = "refused"
+
+
+class ExportRefused(Refused):
+    """What was written in another format does not say what the model says."""
+
+    code = "export_refused"
 
 
 class PolicyRefused(Refused):

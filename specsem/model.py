@@ -12,7 +12,6 @@ first), D width, h and w the sides of a feature map.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple, cast
 
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from specsem.media import SamplePlan
 from specsem.merging import Merging, MergingKind
 from specsem.semantic import KernelHead, build_tower, embed, freeze, layers, tokens_after_layers
-from specsem.spectral import ConvStage, SpectralStem, high_pass, normalize_residual
+from specsem.spectral import ConvStage, SpectralStem, full_precision, high_pass, normalize_residual
 from specsem.temporal import TemporalHead, TemporalKind
 
 __all__ = ["Judgement", "SpecSemConfig", "SpecSemNet", "TowerConfig", "motion_image"]
@@ -187,7 +186,7 @@ class SpecSemNet(nn.Module):
         stride = self.config.spectral_stride
         seen = frames_BTHWC if whole else crops_BTNHWC[:, stride // 2 :: stride]
         residual = self.residual(seen)  # (B, T, [N,] C, H, W)
-        B = len(frames_BTHWC)
+        B = frames_BTHWC.shape[0]  # not len(): an export would take it for a constant
         shown_BD = residual.new_zeros(B, 0)
         if self.config.semantic_head:
             semantics, shown_BD = self._look_closely(crops_BTNHWC, frames_BTHWC)
@@ -245,7 +244,9 @@ class SpecSemNet(nn.Module):
 
         One frame stands for all T: what is shown hardly changes within eight frames, and it costs an eighth.
         """
-        return self._gating_maps(tokens_after_layers(self.semantic, _middle(frames_BTHWC)), len(frames_BTHWC))
+        return self._gating_maps(
+            tokens_after_layers(self.semantic, _middle(frames_BTHWC)), frames_BTHWC.shape[0]
+        )
 
     @torch.no_grad()
     def _look_closely(self, crops_BTNHWC: Tensor, frames_BTHWC: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -277,7 +278,7 @@ class SpecSemNet(nn.Module):
     def _as_map(self, x_BLD: Tensor) -> Tensor:
         """Tokens (B, L, D), normalised, without the class token, where they lie: (B, D, h, w)."""
         normed_BLD = nn.functional.layer_norm(x_BLD, x_BLD.shape[-1:])
-        return normed_BLD[:, 1:].transpose(1, 2).reshape(len(x_BLD), -1, *self.semantic.grid_size)
+        return normed_BLD[:, 1:].transpose(1, 2).reshape(x_BLD.shape[0], -1, *self.semantic.grid_size)
 
 
 class _Branch(nn.Module):
@@ -320,7 +321,8 @@ class _Branch(nn.Module):
         ``gates`` takes each layer's mean gate, (B, N, h, w), where it is given.
         """
         pooled_BTD = self.pooled(residual, semantics, boxes_BN4, gates).to(self.pool_norm.weight.dtype)
-        with _full_precision(pooled_BTD.device):
+        # A bfloat16 logit near 4 has steps of 0.016, which show.
+        with full_precision(pooled_BTD.device):
             features_BD: Tensor = self.drop(self.temporal(self.project(self.pool_norm(pooled_BTD))))
             spectral_B: Tensor = self.head(features_BD).squeeze(-1)
             semantic_B = torch.zeros_like(spectral_B)
@@ -428,13 +430,6 @@ class _ConvBranch(_Branch):
             pooled_ND = torch.cat([pooled_ND, var_ND.add(1e-5).sqrt()], dim=-1)
         pooled_BTD: Tensor = pooled_ND.reshape(B, T, N, -1).mean(2)  # crops of a frame count alike
         return pooled_BTD
-
-
-def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """From the pooling on nothing is cast down: a bfloat16 logit near 4 has steps of 0.016, which show."""
-    if not torch.is_autocast_enabled(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
 
 
 def motion_image(x_BTHWC: Tensor) -> Tensor:

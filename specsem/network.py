@@ -19,7 +19,7 @@ from specsem.media import Window
 from specsem.model import SpecSemNet
 from specsem.spectral import high_pass, luma
 
-__all__ = ["Network", "Precision", "Said", "settle_precision"]
+__all__ = ["Network", "Precision", "Said", "pixel_facts", "settle_precision"]
 
 Precision = Literal["auto", "float32", "bfloat16"]
 """Of the products in the network; its transform, sums and heads are float32 always. ``auto``: bfloat16 on a
@@ -65,7 +65,6 @@ class Network:
         self.forward = FastestForward(
             self._say, backends_for(device, acceleration), sizes=_sizes_up_to(max_batch)
         )
-        self._has_crops = self.net.config.crop_side > 0
         self._no_gate = np.zeros((0, 0, 0), np.float32)
 
     def say(self, windows: Sequence[Window], *, gates: bool = False) -> list[Said]:
@@ -113,8 +112,7 @@ class Network:
             said = self.net.judge(crops_BTNHWC, frames_BTHWC, boxes_BN4, gates=gates is not None)
         if gates is not None and said.gate_BNhw is not None:
             gates.append(said.gate_BNhw)
-        pixels = crops_BTNHWC if self._has_crops else frames_BTHWC[:, :, None]
-        facts = (said.logit_B, said.semantic_logit_B, *_pixel_facts(pixels))
+        facts = (said.logit_B, said.semantic_logit_B, *pixel_facts(crops_BTNHWC, frames_BTHWC))
         return torch.cat([torch.stack(facts, dim=1), said.features_BD, said.shown_BD], dim=1).float()
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -146,9 +144,9 @@ def _sizes_up_to(max_batch: int) -> list[int]:
     return sorted({max_batch, *(1 << n for n in range(max_batch.bit_length()))})
 
 
-def _pixel_facts(x_BTNHWC: Tensor) -> tuple[Tensor, Tensor]:
-    """Motion and detail of each window, (B,) each, 0..255, on luma."""
-    luma_BTNHW = luma(x_BTNHWC)
+def pixel_facts(crops_BTNHWC: Tensor, frames_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
+    """Motion and detail of each window, (B,) each, 0..255, on luma: of its crops, else of its frames."""
+    luma_BTNHW = luma(crops_BTNHWC if crops_BTNHWC.shape[2] else frames_BTHWC[:, :, None])
     motion_B = luma_BTNHW.diff(dim=1).abs_().mean(dim=(1, 2, 3, 4))
     middle_BNHW = luma_BTNHW[:, luma_BTNHW.shape[1] // 2]
     detail_B = high_pass(middle_BNHW).std(dim=(1, 2, 3))

@@ -19,14 +19,14 @@ from safetensors.torch import load_file
 from specsem.acceleration import Acceleration
 from specsem.attribution import Attributor
 from specsem.calibration import Calibration, CalibrationUnusable, verdict_at
-from specsem.errors import DeviceLost, ModelError, WeightsCorrupt
+from specsem.errors import DeviceLost, ModelError, WeightsCorrupt, WeightsMissing
 from specsem.media import Clip, Window
 from specsem.model import SpecSemConfig, SpecSemNet
 from specsem.network import Network, Precision
 from specsem.registry import DEFAULT_MODEL, ModelRecord, get_model
 from specsem.result import Attribution, CalibrationUsed, Reason, Segment, Threshold, Verdict
 
-__all__ = ["ClipVerdict", "Judge", "Scorer", "WindowScore"]
+__all__ = ["ClipVerdict", "Judge", "Scorer", "WindowScore", "load_network"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +75,7 @@ class Judge:
     """What makes a verdict of windows' scores: calibration, operating point and the model's domain.
 
     Raises:
-        UnknownModel, UnknownPolicy: see ``specsem.errors``.
+        UnknownModel, WeightsMissing, UnknownPolicy: see ``specsem.errors``.
         CalibrationUnusable: it was fitted for another model's features.
     """
 
@@ -87,6 +87,8 @@ class Judge:
         calibration: Calibration | None = None,
     ) -> None:
         self.record = get_model(model) if isinstance(model, str) else model
+        if not self.record.present:  # nor is its calibration
+            raise WeightsMissing(f"The weights of {self.record.name!r} are not on this machine.")
         self.operating_point = operating_point
         self.shipped = Calibration.load(self.record.folder)
         """The calibration that came with the model."""
@@ -218,11 +220,7 @@ class Scorer(Judge):
         self.device = resolve_device(device)
         self.max_batch = max_batch
         """Windows in one forward; halved when the device runs out of memory."""
-        net = SpecSemNet(self.config)
-        try:
-            net.load_state_dict(load_file(self.record.verified_weights()))
-        except RuntimeError as error:
-            raise WeightsCorrupt(f"The weights of {self.record.name!r} don't fit its config.") from error
+        net = load_network(self.record)
         self._streams = threading.local()
         self._network = Network(
             net, self.device, precision=precision, acceleration=acceleration, max_batch=max_batch
@@ -305,6 +303,20 @@ class Scorer(Judge):
             self._streams.own = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         context: AbstractContextManager[Any] = torch.cuda.stream(self._streams.own)
         return context
+
+
+def load_network(record: ModelRecord) -> SpecSemNet:
+    """The network of a model with its weights, on the CPU, in evaluation mode.
+
+    Raises:
+        WeightsMissing, WeightsCorrupt: see ``specsem.errors``.
+    """
+    net = SpecSemNet(SpecSemConfig.from_dict(record.config))
+    try:
+        net.load_state_dict(load_file(record.verified_weights()))
+    except RuntimeError as error:
+        raise WeightsCorrupt(f"The weights of {record.name!r} don't fit its config.") from error
+    return net.eval()
 
 
 def resolve_device(name: str) -> torch.device:

@@ -65,7 +65,7 @@ def embed(tower: VisionTransformer, x_NCHW: Tensor) -> Tensor:
     x_NDhw = tower.conv1(x_NCHW)
     cls_D = tower.class_embedding
     x_NLD = x_NDhw.flatten(2).transpose(1, 2).to(cls_D.dtype)  # what autocast may have made of it
-    x_NLD = torch.cat([cls_D.expand(len(x_NLD), 1, -1), x_NLD], dim=1) + tower.positional_embedding
+    x_NLD = torch.cat([cls_D.expand(x_NLD.shape[0], 1, -1), x_NLD], dim=1) + tower.positional_embedding
     tokens: Tensor = tower.ln_pre(x_NLD)
     return tokens
 

@@ -7,7 +7,10 @@ residual of a resized frame; ``specsem-compact`` uses a small convolutional bran
 instead, because resizing removes the evidence (method, section 2, finding 1).
 """
 
+import math
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +20,7 @@ __all__ = [
     "ConvStage",
     "SpectralStem",
     "constant",
+    "full_precision",
     "high_pass",
     "low_pass",
     "luma",
@@ -37,14 +41,34 @@ def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _low_mask(height: int, width: int, radius: float, device: torch.device) -> Tensor:
-    """1 inside the removed disc, 0 outside, on the half plane of ``rfft2``: (H, W // 2 + 1), float32."""
+def _waves(side: int, radius: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The real Fourier basis of a row of pixels as far as the radius reaches: orthonormal cosines and sines,
+    (side, K), and how many cycles per 224 pixels each has, (K,); float32.
+    """
     with torch.inference_mode(False):  # as for `constant`
-        v_H1 = torch.fft.fftfreq(height, device=device).mul(REFERENCE_SIDE)[:, None]
-        u_1W = torch.fft.rfftfreq(width, device=device).mul(REFERENCE_SIDE)[None, :]
-        rounding = 1e-3  # a frequency on the circle belongs to the disc, whatever float32 makes of it
-        low_HW: Tensor = (v_H1.square() + u_1W.square() <= radius**2 + rounding).float()
-        return low_HW
+        cycles_K = torch.arange(side // 2 + 1, dtype=torch.float64, device=device)
+        cycles_K = cycles_K[cycles_K.square() * (REFERENCE_SIDE / side) ** 2 <= _reach(radius)]
+        places_S = torch.arange(side, dtype=torch.float64, device=device)
+        turns_SK = 2 * math.pi / side * torch.outer(places_S, cycles_K)
+        waves_SK = torch.cat([turns_SK.cos(), turns_SK.sin()], dim=1)
+        length_K = waves_SK.norm(dim=0)
+        there_K = length_K > 0.5  # the sines of no cycle, and of half as many as there are pixels, are zero
+        rates_K = cycles_K.repeat(2) * REFERENCE_SIDE / side
+        return (waves_SK / length_K)[:, there_K].float(), rates_K[there_K].float()
+
+
+def _reach(radius: float) -> float:
+    """The square of the radius; a frequency on the circle belongs to the disc, however it is rounded."""
+    return radius**2 + 1e-3
+
+
+@lru_cache(maxsize=64)
+def _disc(height: int, width: int, radius: float, device: torch.device) -> Tensor:
+    """1 where a pair of waves lies inside the removed disc, 0 outside: (K of the height, K of the width)."""
+    with torch.inference_mode(False):
+        (_, v_K), (_, u_J) = _waves(height, radius, device), _waves(width, radius, device)
+        inside_KJ: Tensor = (v_K.square()[:, None] + u_J.square() <= _reach(radius)).float()
+        return inside_KJ
 
 
 def high_pass(x_NCHW: Tensor, radius: float = 32.0) -> Tensor:
@@ -53,22 +77,33 @@ def high_pass(x_NCHW: Tensor, radius: float = 32.0) -> Tensor:
     ``X = FFT2(x)``, coefficients at a distance of at most ``radius`` from zero frequency are removed,
     ``R = Re(IFFT2(X))``. ``radius`` is in cycles per 224 pixels, so that it cuts at the same spatial
     frequency whatever the size; at 224x224 this is the published mask, r = 32. Radius 0 removes the mean.
-    The half-plane transform is exact here: the mask is symmetric, so the imaginary part is zero.
     """
     x_NCHW = x_NCHW.float()  # half precision loses the residual, which is small beside the frame
-    height, width = x_NCHW.shape[-2:]
-    keep_HW = 1.0 - _low_mask(height, width, radius, x_NCHW.device)
-    r_NCHW: Tensor = torch.fft.irfft2(torch.fft.rfft2(x_NCHW) * keep_HW, s=(height, width))
-    return r_NCHW
+    return x_NCHW - low_pass(x_NCHW, radius)
 
 
 def low_pass(x_NCHW: Tensor, radius: float = 32.0) -> Tensor:
-    """What ``high_pass`` removes: ``low_pass(x) + high_pass(x) = x``."""
+    """What ``high_pass`` removes: ``low_pass(x) + high_pass(x) = x``.
+
+    The transform is taken as products with its matrix, of which the disc needs a few rows: of 224 pixels, 65
+    waves. On a CPU that is quicker than an FFT of all frequencies, it is as exact (1e-6 of a frame of 0..1),
+    and runtimes without Fourier transforms have it too. Cosines and sines do for the complex exponentials, as
+    the disc is the same on both sides of each axis.
+    """
     x_NCHW = x_NCHW.float()
     height, width = x_NCHW.shape[-2:]
-    low_HW = _low_mask(height, width, radius, x_NCHW.device)
-    l_NCHW: Tensor = torch.fft.irfft2(torch.fft.rfft2(x_NCHW) * low_HW, s=(height, width))
+    (tall_HK, _), (wide_WJ, _) = (_waves(side, radius, x_NCHW.device) for side in (height, width))
+    with full_precision(x_NCHW.device):
+        spectrum_NCKJ = tall_HK.T @ (x_NCHW @ wide_WJ) * _disc(height, width, radius, x_NCHW.device)
+        l_NCHW: Tensor = tall_HK @ (spectrum_NCKJ @ wide_WJ.T)
     return l_NCHW
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Nothing is cast down in here, whatever runs around it under autocast."""
+    if not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def luma(x_HWC: Tensor) -> Tensor:

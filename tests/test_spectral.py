@@ -24,7 +24,7 @@ def cosine(cycles: int, side: int = 224, axis: int = -1) -> torch.Tensor:
 
 
 def test_a_constant_frame_leaves_nothing() -> None:
-    assert high_pass(torch.full((2, 3, 224, 224), 0.7)).abs().max() < 1e-6
+    assert high_pass(torch.full((2, 3, 224, 224), 0.7)).abs().max() < 2e-6  # 1/2000 of a step of 8 bits
 
 
 @pytest.mark.parametrize("shape", [(224, 224), (225, 223), (96, 160), (7, 9)])

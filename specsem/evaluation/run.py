@@ -19,9 +19,10 @@ from specsem.evaluation.files import FileScore, read_scores, rejoined, score_con
 from specsem.evaluation.report import build, page
 from specsem.evaluation.tables import Calibrations, cross_fitted
 from specsem.registry import DEFAULT_MODEL, ModelRecord, get_model, read_model
+from specsem.scorer import load_network
 from specsem.training.calibrate import calibrate_headlines
 from specsem.training.data import Item, assign_folds, identity_of_folds, read_manifest
-from specsem.training.export import load_network, unstacked, write_members
+from specsem.training.export import unstacked, write_members
 
 __all__ = ["evaluate"]
 

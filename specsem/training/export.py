@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from specsem.calibration import Calibration, DomainLimits
 from specsem.model import SpecSemConfig, SpecSemNet
@@ -15,7 +15,6 @@ from specsem.result import Threshold
 
 __all__ = [
     "UNCALIBRATED",
-    "load_network",
     "reconfigured",
     "stack_members",
     "unstacked",
@@ -29,13 +28,6 @@ UNCALIBRATED = Calibration(
     policies={"default": Threshold(value=0.5, lower=0.5, max_fpr=1, fpr_upper95=1, calibration_n=0)},
     domain=DomainLimits(max_distance=1e9),
 )
-
-
-def load_network(model: ModelRecord) -> SpecSemNet:
-    """The network of a model folder, on the CPU."""
-    net = SpecSemNet(SpecSemConfig.from_dict(model.config))
-    net.load_state_dict(load_file(model.verified_weights()))
-    return net.eval()
 
 
 def reconfigured(net: SpecSemNet, config: SpecSemConfig) -> SpecSemNet:

@@ -27,7 +27,7 @@ from specsem.evaluation.files import FileScore, score_conditions, write_scores
 from specsem.evaluation.tables import as_markdown, cross_fitted, validation_table
 from specsem.model import SpecSemConfig
 from specsem.registry import read_model
-from specsem.scorer import resolve_device
+from specsem.scorer import load_network, resolve_device
 from specsem.semantic import build_tower, load_clip_tower
 from specsem.training.aligned import AutoencoderSpec, train_zoo
 from specsem.training.cache import CropCache, build_cache
@@ -36,7 +36,6 @@ from specsem.training.data import Item, assign_folds, identity_of_folds, read_ma
 from specsem.training.distill import AGAIN, collect_scenes, distill, load_teacher
 from specsem.training.export import (
     UNCALIBRATED,
-    load_network,
     reconfigured,
     stack_members,
     write_members,

@@ -1,4 +1,4 @@
-"""One clip, one answer, whichever way it is asked: command line, HTTP, job, Ray, bulk, on CPU and GPU.
+"""One clip, one answer, whichever way it is asked: command line, HTTP, job, Ray, bulk, ONNX, on CPU and GPU.
 
 On clips of the data set beside the checkout, with the shipped model. Ways differ by how many clips share a
 forward and by how many threads compute it, which is rounding.
@@ -21,6 +21,9 @@ from serving import environment, until
 
 from app.main import create_app
 from app.settings import Settings
+from specsem.media import DecoderPool
+from specsem.pipeline import file_sha256
+from specsem.registry import get_model
 
 ROOT = Path(__file__).parent.parent.parent
 PACK = ROOT.parent / "shared" / "data"
@@ -121,6 +124,20 @@ def test_on_ray(clips: Path, expected: Answers, tmp_path: Path) -> None:
         out = tmp_path / "results.parquet"
         bulk.bulk(os.fspath(clips), out, model="specsem-compact", device="cpu")
         assert_same({row["path"]: row for row in pq.read_table(out).to_pylist()}, expected)
+
+
+def test_by_onnx(clips: Path, expected: Answers, tmp_path: Path) -> None:
+    reason = "needs the extra `onnx`"
+    export = pytest.importorskip("specsem.export", reason=reason, exc_type=ModuleNotFoundError)
+    record = get_model()
+    export.export_onnx(record, tmp_path / "model.onnx")
+    scorer = export.OnnxScorer(tmp_path / "model.onnx", record)
+    found = {}
+    with DecoderPool(workers=1) as pool:
+        for path in sorted(clips.iterdir()):
+            [said] = scorer.score_batch([pool.decode(path, scorer.plan)])
+            found[path.name] = {"verdict": said.verdict, "score": said.score, "sha256": file_sha256(path)}
+    assert_same(found, expected)
 
 
 @pytest.mark.gpu

@@ -19,10 +19,10 @@ from specsem.evaluation.run import evaluate
 from specsem.media import DecoderPool
 from specsem.model import SpecSemConfig, SpecSemNet
 from specsem.registry import read_model
-from specsem.scorer import Scorer
+from specsem.scorer import Scorer, load_network
 from specsem.training.cache import build_cache
 from specsem.training.data import read_manifest
-from specsem.training.export import load_network, unstacked, write_members
+from specsem.training.export import unstacked, write_members
 from specsem.training.loop import fit
 from specsem.training.run import Recipe, train
 
