@@ -75,7 +75,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def in_turns(engines: dict[str, Forward], rounds: int) -> dict[str, np.ndarray]:
-    """Wall and CPU seconds of every round, (rounds, 2); after one to warm up, in which all must say the same."""
+    """Wall and CPU seconds of every round, (rounds, 2), after one in which all must say the same."""
     logits = [forward() for forward in engines.values()]
     for theirs in logits:
         np.testing.assert_allclose(theirs, logits[0], atol=0.01)

@@ -302,10 +302,13 @@ def print_report(report: Report) -> None:
     table = Table(box=None, header_style="dim")
     table.add_column("stage")
     table.add_column("one clip, ms", justify="right")
+    table.add_column("clips/s", justify="right")
     table.add_column(f"of {report['batched_ms_per_clip']['clips']} together, ms a clip", justify="right")
     for stage in STAGES:
         batched = report["batched_ms_per_clip"].get(stage)
-        table.add_row(stage, _shown(report["stages_ms"][stage]), _shown(batched) if batched else "")
+        alone = report["stages_ms"][stage]
+        rate = f"{1e3 / alone['median']:.1f}" if alone["median"] else ""
+        table.add_row(stage, _shown(alone), rate, _shown(batched) if batched else "")
     console.print(table)
     extras = Table(box=None, header_style="dim")
     extras.add_column("evidence")

@@ -150,6 +150,6 @@ def test_another_model_s_file_is_refused(
     written: tuple[ModelRecord, Path, "export.Parity"], tmp_path: Path
 ) -> None:
     _, file, _ = written
-    other = registered(COMPACT.variant(members=1), tmp_path / "other")
+    other = registered(COMPACT.variant(members=2), tmp_path / "other")
     with pytest.raises(ModelError, match=r"was not made of other 1\."):
         export.OnnxScorer(file, other)
