@@ -51,8 +51,8 @@ score: $(INSTALLED) ## Score a file or folder: make score VIDEO=clip.mp4
 	@exec $(BIN)/specsem score $(ARGS) -- "$$VIDEO"
 
 .PHONY: test
-test: $(DEV) ## Run the tests (ARGS="-k cli", or "-n 4 --dist loadfile" on an idle machine)
-	@exec $(BIN)/python -m pytest $(ARGS)
+test: $(DEV) ## Run the tests, two files at a time (ARGS="-k cli -n 0")
+	@OMP_NUM_THREADS=1 exec $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 .PHONY: fuzz
 fuzz: $(DEV) ## Damage clips for an hour and see what breaks (ARGS="--seconds 600 --seed 7")
