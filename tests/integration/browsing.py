@@ -77,7 +77,7 @@ class Visit:
 
     def __exit__(self, failure: object, *_: object) -> None:
         self.context.close()
-        assert failure is not None or self.faults == []
+        assert failure is not None or self.faults == [], self.faults
 
 
 def fake(folder: Path, name: str, content: str) -> Path:

@@ -45,6 +45,21 @@ export async function ask(path, { method = "GET", json, signal, accept = "applic
 }
 
 /**
+ * What ``ask`` gets, read: it may be cancelled, and the connection break, in the middle of an answer, too.
+ * @param {string} path
+ * @param {Parameters<typeof ask>[1]} [options]
+ */
+export async function askJson(path, options) {
+  const answer = await ask(path, options);
+  try {
+    return await answer.json();
+  } catch {
+    if (options?.signal?.aborted) throw new Cancelled("cancelled");
+    throw new Refused(broken());
+  }
+}
+
+/**
  * Cancelled before the last byte, no job is made. After it there will be one: its id is waited for.
  * @param {File} file
  * @param {Options} options
@@ -87,14 +102,14 @@ export function sendFile(file, options, { signal, onProgress }) {
  * @returns {Promise<Job>}
  */
 export async function sendUrl(url, options, signal) {
-  return (await ask(submission(options), { method: "POST", json: { url }, signal })).json();
+  return askJson(submission(options), { method: "POST", json: { url }, signal });
 }
 
 /** @param {Options} options */
 const submission = ({ thorough, stability }) => `/v1/jobs?thorough=${thorough}&stability=${stability}&evidence=true`;
 
 /** @param {string} id @param {AbortSignal} [signal] @returns {Promise<Job>} */
-export const getJob = async (id, signal) => (await ask(`/v1/jobs/${id}`, { signal })).json();
+export const getJob = (id, signal) => askJson(`/v1/jobs/${id}`, { signal });
 
 /** @param {string} id */
 export const deleteJob = (id) => ask(`/v1/jobs/${id}`, { method: "DELETE" });

@@ -1,6 +1,6 @@
 // What the active model's policies were measured to do, as far as the service tells.
 
-import { ask, Refused } from "./api.js";
+import { askJson, Refused } from "./api.js";
 
 /** @typedef {import("./types.js").Measured} Measured */
 /** @typedef {import("./types.js").Policy} Policy */
@@ -18,7 +18,7 @@ export async function measured(limits) {
   const found = policyOf(limits);
   if (found) return found.measured;
   try {
-    policies = (await (await ask("/v1/policies")).json()).policies;
+    policies = (await askJson("/v1/policies")).policies;
   } catch (error) {
     if (!(error instanceof Refused)) throw error; // without them, less is said
   }

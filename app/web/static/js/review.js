@@ -1,7 +1,7 @@
 // The operators' queue: one answer after the other, decided by pointer or by single keys.
 
 import { askForKey, announce, start } from "./shell.js";
-import { ask, Cancelled, getJob, Refused } from "./api.js";
+import { ask, askJson, Cancelled, getJob, Refused } from "./api.js";
 import { showProblem, showVerdict } from "./card.js";
 import { el, one, stamp } from "./dom.js";
 import { showSimilar } from "./similar.js";
@@ -37,7 +37,7 @@ let showing = new AbortController();
 /** @param {string} [cursor] of the page that follows; without it, from the beginning */
 async function load(cursor) {
   try {
-    const page = await (await ask(`/v1/review?limit=${PAGE}${cursor ? `&cursor=${cursor}` : ""}`)).json();
+    const page = await askJson(`/v1/review?limit=${PAGE}${cursor ? `&cursor=${cursor}` : ""}`);
     items = cursor ? [...items, ...page.items] : page.items;
     ({ waiting, next } = page);
     if (!cursor) at = 0;

@@ -1,6 +1,6 @@
 // What operators decided on videos that look like this one: offered, and never applied.
 
-import { ask, Cancelled, Refused } from "./api.js";
+import { askJson, Cancelled, Refused } from "./api.js";
 import { el, one } from "./dom.js";
 
 /** @typedef {import("./types.js").SimilarJob} SimilarJob */
@@ -17,7 +17,7 @@ const FOUND = { generated: "generated", real: "from a camera" };
 export async function showSimilar(section, id, { signal, onAgree } = {}) {
   section.hidden = true;
   try {
-    const { jobs } = await (await ask(`/v1/jobs/${id}/similar`, { signal })).json();
+    const { jobs } = await askJson(`/v1/jobs/${id}/similar`, { signal });
     if (signal?.aborted) return;
     const decided = /** @type {SimilarJob[]} */ (jobs).filter(({ decision }) => decision);
     one(section, "ul").replaceChildren(...decided.map((job) => row(job, onAgree)));
