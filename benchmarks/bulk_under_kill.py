@@ -27,8 +27,9 @@ import pyarrow.parquet as pq
 from specsem.synthetic import write_clip
 
 TESTS = Path(__file__).parent.parent / "tests"
-sys.path[:0] = [str(TESTS)]
+sys.path[:0] = [str(TESTS), str(TESTS / "integration")]
 
+from serving import below  # noqa: E402
 from tiny import write_tiny_models  # noqa: E402
 
 DRAWN = 40
@@ -50,21 +51,6 @@ def draw(folder: Path, files: int) -> None:
         whole = (folder / f"{number:04}.mp4").read_bytes()
         (folder / f"{number:04}.mp4").unlink()
         (folder / f"{number:04}.mp4").write_bytes(whole[:300])
-
-
-def below(pid: int) -> dict[int, bytes]:
-    """Pid -> command line of all that a process started."""
-    found: dict[int, bytes] = {}
-    todo = [pid]
-    while todo:
-        parent = todo.pop()
-        for children in Path(f"/proc/{parent}/task").glob("*/children"):
-            with contextlib.suppress(OSError):  # a thread or process that has just ended
-                todo += map(int, children.read_text().split())
-        with contextlib.suppress(OSError):
-            found[parent] = Path(f"/proc/{parent}/cmdline").read_bytes()
-    del found[pid]
-    return found
 
 
 @contextlib.contextmanager

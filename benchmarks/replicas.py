@@ -3,8 +3,7 @@
 ``python benchmarks/replicas.py``: a replica does 20 clips a second (batches of 4, 200 ms each) and costs no
 CPU, so that 16 of them fit on a small machine. What bends the line is all the rest: the process that takes
 requests, Ray's proxy and calls, and the clips that cross. Clips are *light* (a few bytes) or *heavy* (14.5
-MB, as decoded for `specsem-compact`). Clients for three batches a replica keep each busy. Prints a table;
-`replicas.md` holds what was predicted and seen.
+MB, as decoded for `specsem-compact`). Clients for three batches a replica keep each busy. Prints a table.
 """
 
 import argparse

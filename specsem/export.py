@@ -125,8 +125,7 @@ class OnnxScorer(Judge):
 
     def score_batch(self, clips: Sequence[Clip]) -> list[ClipVerdict]:
         """One verdict a clip, in order; the windows of all clips share the forward."""
-        scores = iter(self.score_windows([window for clip in clips for window in clip.windows]))
-        return [self.judge(clip, [next(scores) for _ in clip.windows]) for clip in clips]
+        return self.judge_each(clips, self.score_windows([w for clip in clips for w in clip.windows]))
 
 
 class _Said(nn.Module):

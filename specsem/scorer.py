@@ -117,6 +117,11 @@ class Judge:
             )
         self.calibration = calibration
 
+    def judge_each(self, clips: Sequence[Clip], scores: Sequence[WindowScore]) -> list[ClipVerdict]:
+        """A verdict a clip, from the scores of all their windows one after another."""
+        of = iter(scores)
+        return [self.judge(clip, [next(of) for _ in clip.windows]) for clip in clips]
+
     def judge(self, clip: Clip, scores: Sequence[WindowScore]) -> ClipVerdict:
         """The file's verdict from its windows. The file's logit is the mean of theirs.
 
@@ -273,8 +278,7 @@ class Scorer(Judge):
     def score_batch(self, clips: Sequence[Clip], *, gates: bool = False) -> list[ClipVerdict]:
         """One verdict a clip, in order; the windows of all clips share the forwards."""
         windows = [window for clip in clips for window in clip.windows]
-        scores = iter(self.score_windows(windows, gates=gates))
-        return [self.judge(clip, [next(scores) for _ in clip.windows]) for clip in clips]
+        return self.judge_each(clips, self.score_windows(windows, gates=gates))
 
     @torch.inference_mode()
     def _forward(self, windows: Sequence[Window], gates: bool) -> list[WindowScore]:

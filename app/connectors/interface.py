@@ -65,6 +65,15 @@ class Outcome:
             "error": error,
         }
 
+    def why_aside(self, origin: str) -> dict[str, str]:
+        """What a stream of dead letters keeps beside the record as it came; ``origin`` is its place."""
+        return {
+            "specsem-error-code": self.error.code if self.error else "",
+            "specsem-error-message": self.error.message if self.error else "",
+            "specsem-delivery": self.delivery.id,
+            "specsem-origin": origin,
+        }
+
     def write(self, path: Path, more: Mapping[str, str] = MappingProxyType({})) -> None:
         """The record as a file, all of it or nothing. Raises ``OSError``."""
         draft = path.with_name(f".{path.name}")

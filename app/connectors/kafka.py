@@ -218,17 +218,8 @@ class KafkaSource:
     def set_aside(self, outcome: Outcome) -> None:
         """As ``Source``: the record as it came, and in its headers why and where it was."""
         message: Message = outcome.delivery.handle
-        error = outcome.error
-        self._dead_letters.send(
-            message.value() or b"",
-            message.key(),
-            {
-                "specsem-error-code": error.code if error else "",
-                "specsem-error-message": error.message if error else "",
-                "specsem-delivery": outcome.delivery.id,
-                "specsem-origin": f"{self._topic}/{message.partition()}/{message.offset()}",
-            },
-        )
+        origin = f"{self._topic}/{message.partition()}/{message.offset()}"
+        self._dead_letters.send(message.value() or b"", message.key(), outcome.why_aside(origin))
         self._settle(message)
 
     def close(self) -> None:

@@ -113,13 +113,7 @@ class RedisSource:
     def set_aside(self, outcome: Outcome) -> None:
         """As ``Source``: the entry's fields as they came, and beside them why and where it was."""
         entry, fields = outcome.delivery.handle
-        error = outcome.error
-        kept: dict[Any, Any] = fields | {
-            "specsem-error-code": error.code if error else "",
-            "specsem-error-message": error.message if error else "",
-            "specsem-delivery": outcome.delivery.id,
-            "specsem-origin": f"{self._stream}/{entry.decode()}",
-        }
+        kept: dict[Any, Any] = fields | outcome.why_aside(f"{self._stream}/{entry.decode()}")
         # Both or neither: an entry is not lost in between, and not kept twice.
         both = self._server.pipeline(transaction=True)
         both.xadd(self._dead_letters, kept, maxlen=MOST_KEPT, approximate=True)

@@ -17,6 +17,8 @@ from specsem.media import Clip, SamplePlan
 
 BATCH_S = 0.2
 """What the model takes for a batch, whatever is in it: a replica with batches of 4 does 20 clips a second."""
+CLIP_MEGABYTES = 14.5
+"""As decoded for `specsem-compact`."""
 
 
 class Engine(doubles.Engine):
@@ -29,22 +31,16 @@ class Engine(doubles.Engine):
 
 @cache
 def _pixels(megabytes: float) -> Any:
-    return np.ones((1, 1, 1, max(1, int(megabytes * 1e6 / 3)), 3), np.uint8)
+    return np.ones((1, 1, 1, int(megabytes * 1e6 / 3), 3), np.uint8)
 
 
-class _Decoder(doubles.Decoder):
-    megabytes = 0.0
+class HeavyDecoder(doubles.Decoder):
+    """Clips of that size."""
 
     def decode(self, path: Path, plan: SamplePlan, /, *, cancel: threading.Event | None) -> Clip:
         clip = super().decode(path, plan, cancel=cancel)
-        pixels = _pixels(self.megabytes / len(clip.windows))
-        return replace(clip, windows=[w._replace(crops_NTSSC=pixels) for w in clip.windows])
-
-
-class HeavyDecoder(_Decoder):
-    """Clips as large as those that `specsem-compact` is given."""
-
-    megabytes = 14.5
+        pixels = _pixels(CLIP_MEGABYTES / len(clip.windows))
+        return replace(clip, windows=[replace(window, crops_TNHWC=pixels) for window in clip.windows])
 
 
 DECODERS = {"light": doubles.Decoder, "heavy": HeavyDecoder}

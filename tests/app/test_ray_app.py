@@ -21,6 +21,7 @@ from app.main import CannotServe
 from app.problems import Problem
 from app.settings import Settings
 from specsem.errors import ModelError
+from tests.integration.serving import below
 
 pytestmark = pytest.mark.ray
 # It, and not ray: what Ray reads must be said before.
@@ -249,17 +250,7 @@ def test_a_port_where_a_cluster_was_left_behind_is_refused(settings: Settings) -
 
 def processes() -> dict[int, str]:
     """Pid -> command line of all that was started below this process."""
-    found: dict[int, str] = {}
-    todo = [os.getpid()]
-    while todo:
-        pid = todo.pop()
-        for children in Path(f"/proc/{pid}/task").glob("*/children"):
-            with contextlib.suppress(OSError):  # a thread or process that has just ended
-                todo += map(int, children.read_text().split())
-        with contextlib.suppress(OSError):
-            found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    del found[os.getpid()]
-    return found
+    return {pid: line.replace(b"\0", b" ").decode() for pid, line in below(os.getpid()).items()}
 
 
 def replicas() -> list[int]:

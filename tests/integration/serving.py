@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TypeVar
@@ -167,6 +167,20 @@ def children(pid: int) -> list[int]:
         for tasks in Path(f"/proc/{pid}/task").glob("*/children")
         for child in tasks.read_text().split()
     ]
+
+
+def below(pid: int) -> dict[int, bytes]:
+    """Pid -> command line of all that a process started, and what those started."""
+    found: dict[int, bytes] = {}
+    todo = [pid]
+    while todo:
+        parent = todo.pop()
+        with suppress(OSError):  # it, or a thread of it, has just ended
+            todo += children(parent)
+        with suppress(OSError):
+            found[parent] = Path(f"/proc/{parent}/cmdline").read_bytes()
+    found.pop(pid, None)
+    return found
 
 
 def until(condition: Callable[[], T], timeout_s: float = 10) -> T:
